@@ -1,0 +1,242 @@
+"""A recipe: the mathematics of one distillation, the same on any cluster.
+
+A recipe file is TOML, one table a group below; ``distil/recipes`` holds the ones that ship. Every number of the
+mathematics is stated in the file, so nothing that decides the result hides in a default; only terms that are switched
+off unless asked for have one. Where the job runs (ZeRO stage, precision, offload) is ``distil.placement``'s matter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from distil.errors import ConfigError
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def option(help: str, **default: Any) -> Any:
+    """A dataclass field that documents itself where it is declared."""
+    return field(metadata={"help": help}, **default)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    teacher: str = option("hub name or folder of the teacher; sample:NAME or recipe:NAME for built-in material")
+    student: str = option("family of the student: distilbert, or bert for a student like its teacher")
+    student_layers: tuple[int, ...] = option("teacher layers that initialise the student's, in order, counted from 0")
+    dropout: float = option("dropout of the student, in hidden states and attention")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    temperature: float = option("T of the softened distributions")
+    alpha_ce: float = option("weight of T^2 KL(teacher || student) over the attended positions")
+    alpha_mlm: float = option("weight of the masked-LM cross-entropy")
+    alpha_cos: float = option("weight of 1 - cosine of the last hidden states")
+    alpha_clm: float = option("weight of the causal-LM cross-entropy", default=0.0)
+    alpha_mse: float = option("weight of the squared difference of the logits", default=0.0)
+    restrict_ce_to_mask: bool = option("take KL and MSE over masked positions only", default=False)
+    normalize: str = option("global: divide by the global batch's counts; micro_batch: by each one's own", default="global")
+
+    def __post_init__(self) -> None:
+        _require(self.temperature > 0, "temperature", self.temperature, "above 0")
+        _require(self.normalize in ("global", "micro_batch"), "normalize", self.normalize, "global or micro_batch")
+        alphas = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name.startswith("alpha_")}
+        for name, alpha in alphas.items():
+            _require(alpha >= 0, name, alpha, "0 or more")
+        _require(any(alphas.values()), "loss", alphas, "a weight above 0 for at least one term")
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any term compares with the teacher."""
+        return self.alpha_ce > 0 or self.alpha_cos > 0 or self.alpha_mse > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masking:
+    mlm_fraction: float = option("share of a micro-batch's tokens that is predicted")
+    mask_share: float = option("share of the predicted tokens that becomes the mask token")
+    keep_share: float = option("share of the predicted tokens left as it is; the rest becomes a random token")
+    mlm_smoothing: float = option("tokens are drawn in proportion to count^-smoothing")
+
+    def __post_init__(self) -> None:
+        _require(0 < self.mlm_fraction < 1, "mlm_fraction", self.mlm_fraction, "between 0 and 1")
+        shares = (self.mask_share, self.keep_share)
+        _require(min(shares) >= 0 and sum(shares) <= 1, "mask_share, keep_share", shares, "shares that sum to at most 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    store: str = option("prefix of the token store, as binarize wrote it; sample:NAME for built-in text")
+    max_length: int = option("longest sequence in tokens, [CLS] and [SEP] included")
+    batch_size: int = option("global batch, in sequences of max_length tokens")
+    micro_batch_size: int = option("micro-batch, in sequences of max_length tokens: a token budget")
+    heldout_store: str = option("prefix of the held-out store ('' takes STORE-heldout where it exists)", default="")
+    heldout_tokens: int = option("at most so many held-out tokens are evaluated", default=65536)
+
+    def __post_init__(self) -> None:
+        for name in ("max_length", "batch_size", "micro_batch_size", "heldout_tokens"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        if self.batch_size % self.micro_batch_size:
+            raise ConfigError(
+                f"contradictory batch numbers: batch_size {self.batch_size} is not a multiple of micro_batch_size "
+                f"{self.micro_batch_size}; give --batch_size {self._next_multiple()} or another --micro_batch_size"
+            )
+
+    def _next_multiple(self) -> int:
+        return -(-self.batch_size // self.micro_batch_size) * self.micro_batch_size
+
+    @property
+    def budget_tokens(self) -> int:
+        """Tokens that one micro-batch holds at most."""
+        return self.micro_batch_size * self.max_length
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches in one global batch, over all ranks."""
+        return self.batch_size // self.micro_batch_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    lr: float = option("peak learning rate")
+    adam_beta1: float = option("AdamW's first beta")
+    adam_beta2: float = option("AdamW's second beta")
+    adam_eps: float = option("AdamW's epsilon")
+    weight_decay: float = option("weight decay, never on biases and LayerNorms")
+    warmup_fraction: float = option("share of the steps over which lr rises linearly; then it falls linearly to 0")
+    max_grad_norm: float = option("gradients are clipped to this global norm")
+    epochs: int = option("passes over the store; decides the number of steps where steps is 0")
+    steps: int = option("length of the schedule in optimiser steps (0: as epochs say)", default=0)
+    seed: int = option("decides order, masks, dropout and any random weight")
+
+    def __post_init__(self) -> None:
+        _require(self.lr > 0, "lr", self.lr, "above 0")
+        _require(0 <= self.warmup_fraction < 1, "warmup_fraction", self.warmup_fraction, "from 0 to below 1")
+        _require(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "above 0")
+        _require(self.epochs > 0, "epochs", self.epochs, "above 0")
+        _require(self.steps >= 0, "steps", self.steps, "0 or more")
+        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cadence:
+    """How often the run reports and saves: no part of the mathematics, so a resumed run may change it."""
+
+    log_every: int = option("steps between scalars (the only steps on which the host waits for the device)", default=10)
+    eval_every: int = option("steps between held-out evaluations (0: only before and after)", default=500)
+    save_every: int = option("steps between checkpoints (0: only at the end)", default=500)
+    keep_checkpoints: int = option("newest checkpoints that stay", default=2)
+
+    def __post_init__(self) -> None:
+        _require(self.log_every > 0, "log_every", self.log_every, "above 0")
+        _require(self.eval_every >= 0, "eval_every", self.eval_every, "0 or more")
+        _require(self.save_every >= 0, "save_every", self.save_every, "0 or more")
+        _require(self.keep_checkpoints > 0, "keep_checkpoints", self.keep_checkpoints, "above 0")
+
+
+GROUPS: dict[str, type] = {
+    "model": Model, "loss": Loss, "masking": Masking, "data": Data, "optimizer": Optimizer, "cadence": Cadence,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One published or home-made recipe; ``mathematics`` is what makes two runs the same run."""
+
+    name: str
+    model: Model
+    loss: Loss
+    masking: Masking
+    data: Data
+    optimizer: Optimizer
+    cadence: Cadence
+
+    @classmethod
+    def load(cls, name_or_path: str, overrides: Mapping[str, Any] | None = None) -> Self:
+        """Read a shipped recipe by name, or a TOML file by path, and replace fields by name.
+
+        Raises ConfigError for an unknown recipe, table or field (with the nearest match), a missing one, and a
+        value of the wrong type or range.
+        """
+        path = _recipe_path(name_or_path)
+        try:
+            tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"recipe {path}: not TOML: {error}") from error
+        for table in tables:
+            if table not in GROUPS:
+                raise ConfigError(f"recipe {path}: unknown table [{table}]{nearest(table, GROUPS)}")
+        groups = {}
+        left = dict(overrides or {})
+        for table, group in GROUPS.items():
+            names = {f.name for f in dataclasses.fields(group)}
+            values = {**tables.get(table, {}), **{name: left.pop(name) for name in names & left.keys()}}
+            groups[table] = _fill(group, values, where=f"recipe {path}, [{table}]")
+        if left:
+            raise ConfigError(f"unknown option {next(iter(left))}{nearest(next(iter(left)), field_names())}")
+        return cls(name=path.stem, **groups)
+
+    def mathematics(self) -> dict[str, dict[str, Any]]:
+        """Every field that decides the trained weights, as plain values a JSON file can hold."""
+        tables = {name: dataclasses.asdict(getattr(self, name)) for name in GROUPS if name != "cadence"}
+        tables["model"]["student_layers"] = list(self.model.student_layers)
+        return tables
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """' (did you mean X?)' for the known name most like this one, or nothing when none is."""
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {match[0]}?)" if match else ""
+
+
+def field_names() -> list[str]:
+    """Names of all recipe fields; they are unique over the groups, so the command line needs no prefix."""
+    return [f.name for group in GROUPS.values() for f in dataclasses.fields(group)]
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes in this package."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def _recipe_path(name_or_path: str) -> Path:
+    path = Path(name_or_path) if name_or_path.endswith(".toml") else RECIPES / f"{name_or_path}.toml"
+    if not path.is_file():
+        known = shipped_recipes()
+        raise ConfigError(f"no recipe {name_or_path}{nearest(name_or_path, known)}; there are: {', '.join(known)}")
+    return path
+
+
+def _fill(group: type, values: dict[str, Any], where: str) -> Any:
+    fields = {f.name: f for f in dataclasses.fields(group)}
+    for name in values:
+        if name not in fields:
+            raise ConfigError(f"{where}: unknown field {name}{nearest(name, fields)}")
+    for name, f in fields.items():
+        if name not in values and f.default is dataclasses.MISSING:
+            raise ConfigError(f"{where}: {name} is missing ({f.metadata['help']})")
+    return group(**{name: _typed(str(fields[name].type), value, f"{where}: {name}") for name, value in values.items()})
+
+
+def _typed(kind: str, value: Any, where: str) -> Any:
+    if kind == "tuple[int, ...]":
+        if isinstance(value, list | tuple) and value and all(type(item) is int for item in value):
+            return tuple(value)
+        raise ConfigError(f"{where} must be a list of integers, not {value!r}")
+    if kind == "float" and type(value) in (int, float):
+        return float(value)
+    if type(value).__name__ != kind:
+        raise ConfigError(f"{where} must be of type {kind}, not {value!r}")
+    return value
+
+
+def _require(holds: bool, name: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise ConfigError(f"{name} is {value}; it must be {wanted}")
