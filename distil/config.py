@@ -77,11 +77,9 @@ class Data:
     max_length: int = option("longest sequence in tokens, [CLS] and [SEP] included")
     batch_size: int = option("global batch, in sequences of max_length tokens")
     micro_batch_size: int = option("micro-batch, in sequences of max_length tokens: a token budget")
-    heldout_store: str = option("prefix of the held-out store ('' takes STORE-heldout where it exists)", default="")
-    heldout_tokens: int = option("at most so many held-out tokens are evaluated", default=65536)
 
     def __post_init__(self) -> None:
-        for name in ("max_length", "batch_size", "micro_batch_size", "heldout_tokens"):
+        for name in ("max_length", "batch_size", "micro_batch_size"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
         if self.batch_size % self.micro_batch_size:
             raise ConfigError(
@@ -126,23 +124,26 @@ class Optimizer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cadence:
-    """How often the run reports and saves: no part of the mathematics, so a resumed run may change it."""
+class Run:
+    """What a run reports and saves: no part of the mathematics, so a resumed run may change it."""
 
     log_every: int = option("steps between scalars (the only steps on which the host waits for the device)", default=10)
     eval_every: int = option("steps between held-out evaluations (0: only before and after)", default=500)
     save_every: int = option("steps between checkpoints (0: only at the end)", default=500)
     keep_checkpoints: int = option("newest checkpoints that stay", default=2)
+    heldout_store: str = option("prefix of the held-out store ('' takes STORE-heldout where it exists)", default="")
+    heldout_tokens: int = option("at most so many held-out tokens are evaluated", default=65536)
 
     def __post_init__(self) -> None:
         _require(self.log_every > 0, "log_every", self.log_every, "above 0")
         _require(self.eval_every >= 0, "eval_every", self.eval_every, "0 or more")
         _require(self.save_every >= 0, "save_every", self.save_every, "0 or more")
+        _require(self.heldout_tokens > 0, "heldout_tokens", self.heldout_tokens, "above 0")
         _require(self.keep_checkpoints > 0, "keep_checkpoints", self.keep_checkpoints, "above 0")
 
 
 GROUPS: dict[str, type] = {
-    "model": Model, "loss": Loss, "masking": Masking, "data": Data, "optimizer": Optimizer, "cadence": Cadence,
+    "model": Model, "loss": Loss, "masking": Masking, "data": Data, "optimizer": Optimizer, "run": Run,
 }  # fmt: skip
 
 
@@ -156,7 +157,7 @@ class Recipe:
     masking: Masking
     data: Data
     optimizer: Optimizer
-    cadence: Cadence
+    run: Run
 
     @classmethod
     def load(cls, name_or_path: str, overrides: Mapping[str, Any] | None = None) -> Self:
@@ -185,7 +186,7 @@ class Recipe:
 
     def mathematics(self) -> dict[str, dict[str, Any]]:
         """Every field that decides the trained weights, as plain values a JSON file can hold."""
-        tables = {name: dataclasses.asdict(getattr(self, name)) for name in GROUPS if name != "cadence"}
+        tables = {name: dataclasses.asdict(getattr(self, name)) for name in GROUPS if name != "run"}
         tables["model"]["student_layers"] = list(self.model.student_layers)
         return tables
 

@@ -1,0 +1,87 @@
+"""Packed micro-batches: one row of real tokens, no padding, each a pure function of (seed, epoch, number)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distil.data.masking import Masker, masked_count
+from distil.data.sampler import Plan, generator
+from distil.data.store import Store
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """B sequences of N tokens in all, end to end.
+
+    ``input_ids_N``, ``labels_N`` (-100 where nothing is predicted) and ``position_ids_N`` are int64; ``cu_seqlens_B1``
+    is int32, the offset at which each sequence begins, and N at the end; ``longest`` is the longest sequence.
+    """
+
+    input_ids_N: Tensor
+    labels_N: Tensor
+    position_ids_N: Tensor
+    cu_seqlens_B1: Tensor
+    longest: int
+
+    @classmethod
+    def pack(cls, input_ids_N: np.ndarray, labels_N: np.ndarray, lengths_B: np.ndarray) -> Self:
+        """Pack sequences of the given lengths whose ids and labels are already end to end."""
+        cu_seqlens = np.concatenate(([0], np.cumsum(lengths_B))).astype(np.int32)
+        positions = np.arange(len(input_ids_N), dtype=np.int64) - np.repeat(cu_seqlens[:-1].astype(np.int64), lengths_B)
+        arrays = (input_ids_N, labels_N, positions, cu_seqlens)
+        return cls(*(torch.from_numpy(array) for array in arrays), longest=int(lengths_B.max()))
+
+    def to(self, device: torch.device) -> Self:
+        """The same batch on a device."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return type(self)(**{n: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for n, v in moved.items()})
+
+    @property
+    def next_labels_N(self) -> Tensor:
+        """The token that follows each one in its sequence, -100 after the last: labels of a causal LM."""
+        shifted_N = torch.roll(self.input_ids_N, -1)
+        shifted_N[self.cu_seqlens_B1[1:].long() - 1] = -100
+        return shifted_N
+
+
+class Batcher:
+    """Assembles the micro-batches of a plan over a store, masks included."""
+
+    def __init__(self, store: Store, plan: Plan, masker: Masker, seed: int) -> None:
+        self.store, self.plan, self.masker, self.seed = store, plan, masker, seed
+
+    def batch(self, number: int) -> PackedBatch:
+        """Micro-batch with this stream number, masked anew in each epoch."""
+        epoch, k = self.plan.locate(number)
+        ids_N, lengths_B = self.store.gather(self.plan.epoch(epoch)[k])
+        inputs_N, labels_N = self.masker.mask(ids_N, generator("masks", self.seed, epoch, k))
+        return PackedBatch.pack(inputs_N, labels_N, lengths_B)
+
+    def counts(self, numbers: range) -> tuple[int, int, int]:
+        """(attended, masked, sequences) over these micro-batches: known from the plan, before any is assembled."""
+        tokens = [self.plan.tokens(number) for number in numbers]
+        sequences = sum(len(self.plan.sequences(number)) for number in numbers)
+        return sum(tokens), sum(masked_count(n, self.masker.fraction) for n in tokens), sequences
+
+
+def heldout_batches(store: Store, masker: Masker, budget_tokens: int, at_most: int) -> list[PackedBatch]:
+    """The first ``at_most`` tokens of a held-out store in fixed micro-batches under fixed masks, shortest first.
+
+    The masks depend on nothing but the store, so that figures of different runs, seeds and recipes compare.
+    """
+    taken = max(1, int(np.searchsorted(np.cumsum(store.lengths, dtype=np.int64), at_most, side="right")))
+    order = np.argsort(store.lengths[:taken], kind="stable")
+    batches, start = [], 0
+    while start < taken:
+        fits = np.cumsum(store.lengths[order[start:]], dtype=np.int64) <= max(budget_tokens, store.lengths[order[start]])
+        end = start + int(fits.sum())
+        ids_N, lengths_B = store.gather(order[start:end])
+        inputs_N, labels_N = masker.mask(ids_N, generator("heldout", len(batches)))
+        batches.append(PackedBatch.pack(inputs_N, labels_N, lengths_B))
+        start = end
+    return batches

@@ -1,0 +1,70 @@
+"""Which tokens a masked language model must predict, and what it sees in their place.
+
+The published recipe (arXiv 1910.01108 and its training code): ceil(0.15 x real tokens) of a micro-batch are drawn
+without replacement with probability proportional to max(count, 1)^-0.7, where count is the token's frequency in the
+corpus (XLM's smoothing, arXiv 1901.07291, section 3.1), special tokens never; of those 80 % become the mask token,
+10 % stay, 10 % become a random id. Masks are drawn anew each time a sequence is seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from distil.errors import DataError
+
+IGNORED = -100
+
+
+def masked_count(tokens: int, fraction: float) -> int:
+    """ceil(fraction x tokens), exactly: 0.07 x 100 is 7, where floating point would round up to 8."""
+    exact = Fraction(repr(fraction))
+    return -(-tokens * exact.numerator // exact.denominator)
+
+
+@dataclass(frozen=True)
+class Masker:
+    """Draws masks for a vocabulary of V ids; ``weights_V`` is each id's weight in the draw, 0 for never."""
+
+    weights_V: np.ndarray
+    mask_id: int
+    fraction: float
+    mask_share: float
+    keep_share: float
+
+    @classmethod
+    def from_counts(
+        cls, counts_V: np.ndarray, special_ids: dict[str, int], *, fraction: float, smoothing: float,
+        mask_share: float, keep_share: float,
+    ) -> Masker:  # fmt: skip
+        """A masker for a corpus with the given token counts, shape (V,). Raises DataError without a mask token."""
+        if "mask" not in special_ids:
+            raise DataError("the store's tokenizer has no mask token, which masked-LM training needs")
+        weights_V = np.maximum(counts_V, 1).astype(np.float64) ** -smoothing
+        weights_V[list(special_ids.values())] = 0.0
+        return cls(weights_V, special_ids["mask"], fraction, mask_share, keep_share)
+
+    def mask(self, ids_N: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and labels, int64 (N,), for the real tokens of a micro-batch; labels are -100 where not predicted.
+
+        A pure function of the ids and the generator's state.
+        """
+        count = masked_count(len(ids_N), self.fraction)
+        weights_N = self.weights_V[ids_N]
+        if np.count_nonzero(weights_N) < count:
+            raise DataError(f"{count} of {len(ids_N)} tokens are to be masked but only {np.count_nonzero(weights_N)} are ordinary")
+        # Exponential race: the k smallest of E_i / w_i are a draw without replacement in proportion to w
+        # (Efraimidis and Spirakis 2006), in one pass where repeated draws would take k.
+        with np.errstate(divide="ignore"):
+            race_N = rng.standard_exponential(len(ids_N)) / weights_N
+        target_M = np.sort(np.argpartition(race_N, count - 1)[:count])
+        inputs_N = ids_N.astype(np.int64)
+        labels_N = np.full(len(ids_N), IGNORED, dtype=np.int64)
+        labels_N[target_M] = inputs_N[target_M]
+        fate_M = rng.random(count)
+        inputs_N[target_M[fate_M < self.mask_share]] = self.mask_id
+        random_M = target_M[fate_M >= self.mask_share + self.keep_share]
+        inputs_N[random_M] = rng.integers(len(self.weights_V), size=len(random_M))
+        return inputs_N, labels_N
