@@ -13,6 +13,9 @@ from distil.data.masking import Masker, masked_count
 from distil.data.sampler import Plan, generator
 from distil.data.store import Store
 
+# Not the recipe's budget: the masks of an evaluation depend on how its tokens are grouped, and must not change with it.
+HELDOUT_BUDGET = 4096
+
 
 @dataclass(frozen=True)
 class PackedBatch:
@@ -39,7 +42,9 @@ class PackedBatch:
     def to(self, device: torch.device) -> Self:
         """The same batch on a device."""
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return type(self)(**{n: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for n, v in moved.items()})
+        return type(self)(
+            **{n: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for n, v in moved.items()}
+        )
 
     @property
     def next_labels_N(self) -> Tensor:
@@ -69,7 +74,7 @@ class Batcher:
         return sum(tokens), sum(masked_count(n, self.masker.fraction) for n in tokens), sequences
 
 
-def heldout_batches(store: Store, masker: Masker, budget_tokens: int, at_most: int) -> list[PackedBatch]:
+def heldout_batches(store: Store, masker: Masker, at_most: int) -> list[PackedBatch]:
     """The first ``at_most`` tokens of a held-out store in fixed micro-batches under fixed masks, shortest first.
 
     The masks depend on nothing but the store, so that figures of different runs, seeds and recipes compare.
@@ -78,7 +83,9 @@ def heldout_batches(store: Store, masker: Masker, budget_tokens: int, at_most: i
     order = np.argsort(store.lengths[:taken], kind="stable")
     batches, start = [], 0
     while start < taken:
-        fits = np.cumsum(store.lengths[order[start:]], dtype=np.int64) <= max(budget_tokens, store.lengths[order[start]])
+        fits = np.cumsum(store.lengths[order[start:]], dtype=np.int64) <= max(
+            HELDOUT_BUDGET, store.lengths[order[start]]
+        )
         end = start + int(fits.sum())
         ids_N, lengths_B = store.gather(order[start:end])
         inputs_N, labels_N = masker.mask(ids_N, generator("heldout", len(batches)))

@@ -54,7 +54,9 @@ class Masker:
         count = masked_count(len(ids_N), self.fraction)
         weights_N = self.weights_V[ids_N]
         if np.count_nonzero(weights_N) < count:
-            raise DataError(f"{count} of {len(ids_N)} tokens are to be masked but only {np.count_nonzero(weights_N)} are ordinary")
+            raise DataError(
+                f"{count} of {len(ids_N)} tokens are to be masked but only {np.count_nonzero(weights_N)} are ordinary"
+            )
         # Exponential race: the k smallest of E_i / w_i are a draw without replacement in proportion to w
         # (Efraimidis and Spirakis 2006), in one pass where repeated draws would take k.
         with np.errstate(divide="ignore"):

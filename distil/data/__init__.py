@@ -1,0 +1,1 @@
+"""Data: tokenizers, the binarizer and the memory-mapped token store."""

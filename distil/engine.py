@@ -1,0 +1,200 @@
+"""The only door to DeepSpeed: start the ranks, wrap the student with its loss, step, gather, save, close."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from deepspeed.accelerator import get_accelerator
+from deepspeed.runtime.base_optimizer import ZeROOptimizer
+from deepspeed.utils import logger, safe_get_full_fp32_param
+from torch import Tensor, nn
+
+from distil.errors import ConfigError, DataError
+from distil.placement import Placement
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all that train together."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the rank that writes and speaks."""
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The values summed over all ranks, in place."""
+        dist.all_reduce(values)
+        return values
+
+    def share(self, value: Any) -> Any:
+        """Rank 0's value, on every rank."""
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def wait(self) -> None:
+        """Until every rank is here."""
+        dist.barrier()
+
+    def first_does(self, work: Callable[[], T]) -> T:
+        """The result of work that rank 0 alone does, on every rank; a user's mistake in it is raised on every rank."""
+        result, error = None, None
+        if self.first:
+            try:
+                result = work()
+            except (DataError, ConfigError) as mistake:
+                error = mistake
+        result, error = self.share((result, error))
+        if error is not None:
+            raise error
+        return result
+
+
+def start_ranks() -> Ranks:
+    """Join the ranks the launcher started; without a launcher this process is the only one."""
+    if "RANK" not in os.environ:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+        os.environ["MASTER_PORT"] = str(port)
+    accelerator = get_accelerator()
+    on_cpu = accelerator.device_name() == "cpu"
+    if on_cpu:
+        _share_cores(int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])))
+        # Gloo alone: DeepSpeed's shared-memory op is compiled on first use, which needs a compiler and minutes.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    else:
+        accelerator.set_device(int(os.environ["LOCAL_RANK"]))
+    logger.setLevel("WARNING")
+    backend = "gloo" if on_cpu else accelerator.communication_backend_name()
+    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+    return Ranks(dist.get_rank(), dist.get_world_size(), torch.device(accelerator.current_device_name()))
+
+
+def stop_ranks() -> None:
+    """Leave the ranks; without it about one CPU run in twenty aborts after it has finished."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def precisions_of(device: torch.device) -> tuple[str, ...]:
+    """What a device computes in at speed, best first: fp16 only on a GPU, bf16 where there are instructions for it."""
+    if device.type == "cuda":
+        bf16 = torch.cuda.get_device_capability(device) >= (8, 0)
+        return ("fp16", "bf16", "fp32") if bf16 else ("fp16", "fp32")
+    return ("bf16", "fp32") if torch.backends.cpu.get_cpu_capability() and _cpu_has_bf16() else ("fp32",)
+
+
+def _cpu_has_bf16() -> bool:
+    flags = Path("/proc/cpuinfo")
+    return flags.exists() and any(f in flags.read_text() for f in ("avx512_bf16", "amx_bf16", "bf16 "))
+
+
+def _share_cores(ranks_here: int) -> None:
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks_here))
+
+
+class Engine:
+    """DeepSpeed around a module whose forward returns the loss as its share of the global batch.
+
+    The module holds student and loss together: ZeRO-3 gathers a weight only for forwards that it wraps.
+    """
+
+    def __init__(self, module: nn.Module, groups: list[dict[str, Any]], placement: Placement, ranks: Ranks) -> None:
+        self._engine, *_ = deepspeed.initialize(model=module, model_parameters=groups, config=placement.config)
+        self._ranks = ranks
+        self._fp32_norm: Tensor | None = None
+
+    def micro_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Forward, backward and, on the last micro-batch of a step, the update. Returns the loss terms, detached."""
+        output = self._engine(*args, **kwargs)
+        # DeepSpeed averages over ranks and accumulation; shares of a global batch are to be summed.
+        loss = output.total * self._ranks.world
+        if not isinstance(self._engine.optimizer, ZeROOptimizer):
+            # Stage 0 divides the gradients by the loss scale but never multiplies the loss by it (0.19.8).
+            loss = loss * self.loss_scale
+        self._engine.backward(loss, scale_wrt_gas=False)
+        if self._engine.is_gradient_accumulation_boundary() and not hasattr(self._engine.optimizer, "_global_grad_norm"):
+            grads = [p.grad for p in self._engine.module.parameters() if p.grad is not None]
+            self._fp32_norm = torch.nn.utils.get_total_norm(grads)
+        self._engine.step()
+        return output.terms
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's forward without gradient, in eval mode; all ranks must call it alike."""
+        self._engine.eval()
+        with torch.no_grad():
+            output = self._engine(*args, **kwargs)
+        self._engine.train()
+        return output
+
+    def set_lr(self, lr: float) -> None:
+        """Set the learning rate of the step to come."""
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = lr
+
+    @property
+    def grad_norm(self) -> float:
+        """Global norm of the last step's gradients before clipping; waits for the device."""
+        norm = self._engine.get_global_grad_norm() if self._fp32_norm is None else self._fp32_norm
+        return float(norm) if norm is not None else float("nan")
+
+    @property
+    def loss_scale(self) -> float:
+        """Factor that keeps fp16 gradients from flushing to zero; 1 in other precisions."""
+        optimizer = self._engine.optimizer
+        if isinstance(optimizer, ZeROOptimizer):
+            return float(optimizer.loss_scale)
+        config = getattr(optimizer, "loss_scale_config", None)
+        return float(config.cur_scale) if config is not None else 1.0
+
+    @property
+    def skipped_steps(self) -> int:
+        """Steps left out so far because a gradient overflowed."""
+        return self._engine.skipped_steps
+
+    def fp32_parameters(self, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+        """Name and full fp32 value, on the CPU, of every parameter of ``model``; all ranks must iterate together."""
+        masters = self._unfused_masters()
+        for name, parameter in model.named_parameters():
+            value = masters.get(parameter)
+            if value is None:
+                value = safe_get_full_fp32_param(parameter)
+            yield name, (parameter if value is None else value).detach().float().cpu()
+
+    def _unfused_masters(self) -> dict[nn.Parameter, Tensor]:
+        optimizer = self._engine.optimizer
+        if isinstance(optimizer, ZeROOptimizer) or not hasattr(optimizer, "fp32_groups"):
+            return {}
+        groups = zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True)
+        return {half: full for halves, fulls in groups for half, full in zip(halves, fulls, strict=True)}
+
+    def save(self, root: Path, tag: str) -> None:
+        """Write model and optimiser shards to ``root/tag``; every rank must call it, at an accumulation boundary."""
+        self._engine.save_checkpoint(str(root), tag=tag, save_latest=False)
+
+    def load(self, root: Path, tag: str) -> None:
+        """Restore what ``save`` wrote; every rank must call it."""
+        path, _ = self._engine.load_checkpoint(str(root), tag=tag)
+        assert path is not None, f"DeepSpeed found no checkpoint in {root / tag}"
+
+    def close(self) -> None:
+        """Free DeepSpeed's hooks and buffers, so that another engine can follow in this process."""
+        self._engine.destroy()

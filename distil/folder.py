@@ -1,0 +1,31 @@
+"""A folder that comes into being whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def building(folder: Path, replace: bool = False) -> Iterator[Path]:
+    """A draft to fill that becomes ``folder`` when all has gone well, and nothing otherwise.
+
+    Raises OSError where ``folder`` exists, unless it is to be replaced.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    draft.chmod(0o755)
+    old = draft.with_name(draft.name + ".old")
+    try:
+        yield draft
+        if replace and folder.exists():
+            folder.rename(old)
+        draft.rename(folder)
+    finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,145 @@
+"""A job: a recipe and a placement made concrete against the models and the text they name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import transformers
+
+from distil.config import Recipe
+from distil.data.batch import Batcher
+from distil.data.masking import Masker, masked_count
+from distil.data.sampler import Plan
+from distil.data.store import Store
+from distil.data.tokenizer import fingerprint, load_tokenizer
+from distil.errors import ConfigError, DataError
+from distil.models.distiller import Counts
+from distil.models.families import FAMILIES, family_of
+from distil.models.loading import load_config
+from distil.models.student import student_config
+from distil.placement import Placement
+from distil.prepare import open_stores
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that is known before a model is loaded; the same on every rank.
+
+    ``teacher`` is a folder or hub name, ``total_steps`` the length of the schedule, ``stop_step`` where this run ends.
+    """
+
+    recipe: Recipe
+    placement: Placement
+    teacher: str
+    tokenizer: transformers.PreTrainedTokenizerBase
+    store: Store
+    heldout: Store | None
+    plan: Plan
+    masker: Masker
+    total_steps: int
+    stop_step: int
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches of one step, over all ranks."""
+        return self.recipe.data.micro_batches
+
+    def batcher(self) -> Batcher:
+        """Assembles any micro-batch of the plan."""
+        return Batcher(self.store, self.plan, self.masker, self.recipe.optimizer.seed)
+
+    def step_numbers(self, step: int) -> range:
+        """Stream numbers of the micro-batches of a step."""
+        return range(step * self.micro_batches, (step + 1) * self.micro_batches)
+
+    def counts(self, numbers: range) -> Counts:
+        """Rows in these micro-batches, known from the plan before any is assembled."""
+        tokens = [self.plan.tokens(number) for number in numbers]
+        sequences = sum(len(self.plan.sequences(number)) for number in numbers)
+        masked = sum(masked_count(n, self.recipe.masking.mlm_fraction) for n in tokens)
+        return Counts(sum(tokens), masked, sum(tokens) - sequences)
+
+    def identity(self) -> dict[str, Any]:
+        """What makes two runs the same run: to go on under another identity would be another experiment."""
+        return {
+            "recipe": self.recipe.name,
+            "mathematics": self.recipe.mathematics(),
+            "store": self.store.fingerprint,
+            "tokenizer": fingerprint(self.tokenizer),
+        }
+
+
+def settle(recipe: Recipe, placement: Placement, teacher: str, max_steps: int | None) -> Job:
+    """Check that recipe, teacher, tokenizer and stores go together and work out the plan.
+
+    ``teacher`` is the folder or hub name that the recipe's teacher resolved to. Raises DataError and ConfigError.
+    """
+    config = load_config(teacher)
+    tokenizer = load_tokenizer(teacher)
+    _check_family(recipe, config)
+    student_config(config, recipe.model.student, recipe.model.student_layers, recipe.model.dropout)
+    if len(tokenizer) > config.vocab_size:
+        raise DataError(
+            f"teacher {teacher} has a vocabulary of {config.vocab_size}, its tokenizer one of {len(tokenizer)}: "
+            "they are not of one model; use the teacher's own tokenizer"
+        )
+    positions = getattr(config, family_of(config).config["positions"])
+    if recipe.data.max_length > positions:
+        raise ConfigError(f"max_length is {recipe.data.max_length}, the teacher has {positions} positions")
+    store, heldout = open_stores(recipe, tokenizer)
+    masking, data = recipe.masking, recipe.data
+    masker = Masker.from_counts(
+        store.token_counts, store.meta.special_ids, fraction=masking.mlm_fraction, smoothing=masking.mlm_smoothing,
+        mask_share=masking.mask_share, keep_share=masking.keep_share,
+    )  # fmt: skip
+    plan = Plan(store.lengths, data.budget_tokens, recipe.optimizer.seed)
+    total = recipe.optimizer.steps or -(-plan.start(recipe.optimizer.epochs) // data.micro_batches)
+    stop = min(total, max_steps or total)
+    return Job(recipe, placement, teacher, tokenizer, store, heldout, plan, masker, total, stop)
+
+
+def _check_family(recipe: Recipe, config: transformers.PreTrainedConfig) -> None:
+    family = family_of(config)
+    if recipe.loss.alpha_clm > 0:
+        raise ConfigError(f"alpha_clm is {recipe.loss.alpha_clm}, but a {family.name} sees the next token: it must be 0")
+
+
+def describe(job: Job) -> str:
+    """The plan a person reads before the start: models, parameters, batch arithmetic, steps, tokens."""
+    recipe, data, placement = job.recipe, job.recipe.data, job.placement
+    config = load_config(job.teacher)
+    student = student_config(config, recipe.model.student, recipe.model.student_layers, recipe.model.dropout)
+    layers = " ".join(map(str, recipe.model.student_layers))
+    tokens = sum(job.counts(job.step_numbers(0)).attended for _ in range(1))
+    an_epoch = len(job.plan.epoch(0))
+    role = "teacher" if recipe.loss.needs_teacher else "initial weights"
+    rows = [
+        ("recipe", f"{recipe.name}: " + _loss_formula(recipe)),
+        (role, f"{job.teacher}, {_size(config)}"),
+        ("student", f"{recipe.model.student} of layers {layers}, {_size(student)}"),
+        ("text", f"{job.store.meta.sequences:,} sequences, {job.store.tokens:,} tokens in {job.store.prefix}"),
+        ("held out", f"{job.heldout.tokens:,} tokens in {job.heldout.prefix}" if job.heldout else "nothing"),
+        ("placement", f"{placement.path}: ZeRO-{placement.zero_stage}, {placement.precision}, {placement.ranks} rank(s)"),
+        ("micro-batch", f"{data.micro_batch_size} x {data.max_length} = {data.budget_tokens:,} tokens at most, packed"),
+        ("global batch", f"{data.micro_batches} micro-batches = {placement.accumulation} accumulated x {placement.ranks} "
+                         f"rank(s); the first holds {tokens:,} tokens"),
+        ("schedule", f"{job.total_steps:,} steps = {job.total_steps * job.micro_batches / an_epoch:.2f} epochs of "
+                     f"{an_epoch:,} micro-batches, about {job.total_steps * job.micro_batches / an_epoch * job.store.tokens:,.0f} "
+                     "tokens" + (f"; this run stops at {job.stop_step:,}" if job.stop_step < job.total_steps else "")),
+    ]  # fmt: skip
+    return "\n".join(f"  {name:<16}{text}" for name, text in rows)
+
+
+def _loss_formula(recipe: Recipe) -> str:
+    loss = recipe.loss
+    weights = (("CE", loss.alpha_ce), ("MLM", loss.alpha_mlm), ("COS", loss.alpha_cos), ("CLM", loss.alpha_clm), ("MSE", loss.alpha_mse))  # fmt: skip
+    return " + ".join(f"{alpha:g} {name}" for name, alpha in weights if alpha) + f", T = {loss.temperature:g}"
+
+
+def _size(config: transformers.PreTrainedConfig) -> str:
+    import torch
+
+    with torch.device("meta"):
+        model = family_of(config).model_class(config)
+    return f"{family_of(config).layers_of(config)} layers, {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters"

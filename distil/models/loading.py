@@ -1,0 +1,52 @@
+"""Models from a hub name or a local folder: safetensors only, no code of theirs is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import transformers
+
+from distil.errors import DataError, one_line
+from distil.models.families import Family, family_of
+
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+
+def load_config(name_or_dir: str) -> transformers.PreTrainedConfig:
+    """A model's config. Raises DataError where there is none."""
+    try:
+        return transformers.AutoConfig.from_pretrained(name_or_dir, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise DataError(_refusal(name_or_dir, "config.json", error)) from error
+
+
+def load_masked_lm(name_or_dir: str, dtype: torch.dtype) -> tuple[transformers.PreTrainedModel, Family]:
+    """A model with its language-model head, in eval mode and without gradients, and its family.
+
+    Raises DataError for a folder without weights or a checkpoint that lacks the head, ConfigError for a model of no
+    known family.
+    """
+    config = load_config(name_or_dir)
+    family = family_of(config)
+    try:
+        model, info = family.model_class.from_pretrained(
+            name_or_dir, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False,
+            output_loading_info=True,
+        )  # fmt: skip
+    except Exception as error:  # safetensors raises its own type for a damaged file, the hub client several
+        raise DataError(_refusal(name_or_dir, "model.safetensors", error)) from error
+    if info["missing_keys"] or info["mismatched_keys"]:
+        missing = sorted(info["missing_keys"]) or sorted(key for key, *_ in info["mismatched_keys"])
+        raise DataError(
+            f"model {name_or_dir} lacks {len(missing)} tensors of a {family.name} with its masked-LM head, such as "
+            f"{missing[0]}; fit a head first, as the recipe quickstart-teacher does"
+        )
+    return model.eval().requires_grad_(False), family
+
+
+def _refusal(name_or_dir: str, file: str, error: Exception) -> str:
+    if Path(name_or_dir).is_dir():
+        return f"model folder {name_or_dir}: {file} is missing or damaged ({one_line(error)[:200]})"
+    return f"model {name_or_dir}: no folder of that name, and the hub did not give it ({one_line(error)[:200]})"

@@ -1,0 +1,72 @@
+"""Attention over packed sequences, registered with transformers so that its stock models run without padding.
+
+Queries, keys and values come as one row of N tokens; a token attends to those of its own sequence. Every matrix
+product of the model sees real tokens only. Attention alone pads inside itself where no kernel takes variable lengths.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+import transformers
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from distil.data.batch import PackedBatch
+
+PACKED = "distil_packed"
+
+
+class Padding:
+    """Where each of N packed tokens lies in B rows of L places, worked out once for all layers."""
+
+    def __init__(self, cu_seqlens_B1: Tensor, longest: int, position_ids_N: Tensor) -> None:
+        starts_B = cu_seqlens_B1[:-1].long()
+        lengths_B = cu_seqlens_B1[1:].long() - starts_B
+        self.rows, self.longest = len(starts_B), longest
+        row_N = torch.repeat_interleave(torch.arange(self.rows, device=starts_B.device), lengths_B, output_size=len(position_ids_N))
+        self.slot_N = row_N * longest + position_ids_N
+        self.full = len(position_ids_N) == self.rows * longest
+        places_L = torch.arange(longest, device=starts_B.device)
+        self.mask_B11L = None if self.full else (places_L < lengths_B[:, None])[:, None, None, :]
+
+    def pad(self, x_1ANd: Tensor) -> Tensor:
+        """(1, A, N, d) to (B, A, L, d), zeros where there is no token."""
+        x_NAd = x_1ANd.squeeze(0).transpose(0, 1)
+        if not self.full:
+            x_NAd = x_NAd.new_zeros(self.rows * self.longest, *x_NAd.shape[1:]).index_copy(0, self.slot_N, x_NAd)
+        return x_NAd.reshape(self.rows, self.longest, *x_NAd.shape[1:]).transpose(1, 2)
+
+    def unpad(self, x_BALd: Tensor) -> Tensor:
+        """(B, A, L, d) to (1, N, A, d)."""
+        x = x_BALd.transpose(1, 2).flatten(0, 1)
+        return (x if self.full else x.index_select(0, self.slot_N)).unsqueeze(0)
+
+
+def packed_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *,
+    padding: Padding, scaling: float | None = None, dropout: float = 0.0, **_: object,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """Bidirectional attention within each packed sequence; inputs (1, A, N, d), output (1, N, A, d)."""
+    out = F.scaled_dot_product_attention(
+        padding.pad(query), padding.pad(key), padding.pad(value),
+        attn_mask=padding.mask_B11L, dropout_p=dropout, scale=scaling,
+    )  # fmt: skip
+    return padding.unpad(out), None
+
+
+AttentionInterface.register(PACKED, packed_attention)
+
+
+def use_packed_attention(model: transformers.PreTrainedModel) -> None:
+    """Make a model of transformers run on packed batches."""
+    model.config._attn_implementation = PACKED
+
+
+def packed_inputs(batch: PackedBatch) -> dict[str, object]:
+    """Keyword arguments with which an encoder of transformers runs on a packed batch; share them between models."""
+    return {
+        "input_ids": batch.input_ids_N.unsqueeze(0),
+        "position_ids": batch.position_ids_N.unsqueeze(0),
+        "padding": Padding(batch.cu_seqlens_B1, batch.longest, batch.position_ids_N),
+    }

@@ -1,0 +1,96 @@
+"""The command line of pretraining: how one run is placed, and every recipe field by its name."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from distil.config import GROUPS, Recipe, nearest, shipped_recipes
+from distil.errors import ConfigError
+
+DEFAULT_RECIPE = "quickstart"
+PRECISIONS = ("auto", "fp16", "bf16", "fp32")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line adds to a recipe; ``output_dir`` is None where none was given."""
+
+    recipe: str = DEFAULT_RECIPE
+    deepspeed: str = "ds_config/zero1.json"
+    output_dir: str | None = None
+    max_steps: int | None = None
+    precision: str = "auto"
+    dry_run: bool = False
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; --help lists the options")
+
+
+def parse(arguments: Sequence[str], description: str) -> tuple[Options, Recipe]:
+    """The options and the recipe with its overrides. Raises ConfigError; ``--help`` prints and exits."""
+    first = _Parser(add_help=False, allow_abbrev=False)
+    first.add_argument("--recipe", default=DEFAULT_RECIPE)
+    name = first.parse_known_args(arguments)[0].recipe
+    recipe = Recipe.load(name)
+    parser = _Parser(description=description, allow_abbrev=False, formatter_class=_Formatter)
+    _add_run_options(parser)
+    for title, group in GROUPS.items():
+        _add_group(parser, f"{title} (recipe {recipe.name})", group, getattr(recipe, title))
+    values, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        known = [action.option_strings[-1] for action in parser._actions]
+        raise ConfigError(f"unknown option {unknown[0]}{nearest(unknown[0].split('=')[0], known)}; --help lists the options")
+    given = vars(values)
+    if given["max_steps"] is not None and given["max_steps"] < 1:
+        raise ConfigError(f"max_steps is {given['max_steps']}; it must be above 0")
+    options = Options(**{f.name: given.pop(f.name) for f in dataclasses.fields(Options)})
+    del given["local_rank"]
+    return options, Recipe.load(name, given)
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=36, width=120)
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    run = parser.add_argument_group("run")
+    recipes = ", ".join(shipped_recipes())
+    run.add_argument("--recipe", metavar="NAME", default=DEFAULT_RECIPE, help=f"{recipes}, or a TOML file")
+    run.add_argument("--deepspeed", metavar="PATH", default=Options.deepspeed, help="ds_config: where and how the job runs")
+    run.add_argument("--output_dir", metavar="DIR", help="folder of the run; default: runs/RECIPE, or the next free number")
+    run.add_argument("--max_steps", metavar="N", type=int, help="stop after step N of the schedule, which stays as it is")
+    run.add_argument("--precision", choices=PRECISIONS, default="auto", help="auto: the ds_config's where the device has it")
+    run.add_argument("--dry_run", action="store_true", help="print the plan and exit")
+    # The launcher passes its own number; ranks read it from the environment.
+    run.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def _add_group(parser: argparse.ArgumentParser, title: str, group: type, values: Any) -> None:
+    """One option a field; what is not given stays out, so that the recipe's own value is kept."""
+    section = parser.add_argument_group(title)
+    for field in dataclasses.fields(group):
+        now = getattr(values, field.name)
+        kind = str(field.type)
+        how: dict[str, Any] = {"metavar": field.name.rsplit("_", 1)[-1].upper()}
+        if kind == "bool":
+            how |= {"type": _bool, "metavar": "true|false"}
+        elif kind == "tuple[int, ...]":
+            how |= {"type": int, "nargs": "+", "metavar": "N"}
+            now = " ".join(map(str, now))
+        else:
+            how |= {"type": {"int": int, "float": float, "str": str}[kind]}
+        text = field.metadata["help"].replace("%", "%%")
+        section.add_argument(f"--{field.name}", default=argparse.SUPPRESS, help=f"{text} (default: {now})", **how)
+
+
+def _bool(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() == "true"

@@ -1,0 +1,112 @@
+"""What a run came to: teacher, student before and student after, measured on what was exported."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+import transformers
+
+from distil.data.batch import heldout_batches
+from distil.errors import DataError
+from distil.evaluation.heldout import compare
+from distil.evaluation.speed import milliseconds_a_sequence
+from distil.job import Job
+from distil.models.loading import load_masked_lm
+from distil.models.student import make_student
+from distil.monitor import perplexity
+
+RESULTS = "results.json"
+COLUMNS = ("", "held-out accuracy", "perplexity", "agreement", "parameters", "ms/sequence")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model's figures; None where nothing was measured (no held-out text, no teacher to agree with)."""
+
+    name: str
+    accuracy: float | None
+    perplexity: float | None
+    agreement: float | None
+    parameters: int
+    milliseconds: float
+
+    def cells(self) -> list[str]:
+        """The figures as a person reads them."""
+        def share(x: float | None) -> str:
+            return "-" if x is None else f"{100 * x:.1f} %"
+
+        loss = "-" if self.perplexity is None else f"{self.perplexity:,.1f}"
+        return [
+            self.name, share(self.accuracy), loss, share(self.agreement),
+            f"{self.parameters / 1e6:.1f} M", f"{self.milliseconds:.1f}",
+        ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Results:
+    """The rows of the table, taken after ``step`` steps on ``masked`` held-out positions."""
+
+    step: int
+    masked: int
+    rows: tuple[Row, ...]
+
+    def table(self) -> str:
+        """A Markdown table with its columns aligned."""
+        lines = [list(COLUMNS), *(row.cells() for row in self.rows)]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
+        lines.insert(1, ["-" * width for width in widths])
+        return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines)
+
+    def write(self, folder: Path) -> None:
+        """Keep the results in a run's folder."""
+        draft = folder / f".{RESULTS}"
+        draft.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        draft.rename(folder / RESULTS)
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The results kept in a run's folder. Raises DataError where they cannot be read."""
+        try:
+            values = json.loads((folder / RESULTS).read_text())
+            return cls(values["step"], values["masked"], tuple(Row(**row) for row in values["rows"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{folder / RESULTS} cannot be read ({error}); remove it to measure again") from error
+
+
+def measure(job: Job, student: Path, step: int, dtype: torch.dtype, device: torch.device) -> Results:
+    """Figures of the teacher, of the student as it began and of the exported one in folder ``student``.
+
+    Held-out figures are in the precision of training; milliseconds are in fp32 on the same device.
+    """
+    recipe = job.recipe
+    base, _ = load_masked_lm(job.teacher, dtype)
+    before = make_student(base, recipe.model.student, recipe.model.student_layers, 0.0).to(dtype).eval()
+    after, _ = load_masked_lm(str(student), dtype)
+    batches = heldout_batches(job.heldout, job.masker, recipe.run.heldout_tokens) if job.heldout else []
+    teacher = base.to(device) if recipe.loss.needs_teacher else None
+    students = {"student before": before.to(device), "student after": after.to(device)}
+    figures = {
+        name: compare(model, teacher, batches, recipe.loss, f"measuring {name}") for name, model in students.items()
+    }
+    last = figures["student after"]
+    rows = []
+    if teacher is not None:
+        rows.append(_row("teacher", teacher, last.teacher_accuracy, last.teacher_nll, 1.0, last.masked))
+    for name, model in students.items():
+        f = figures[name]
+        rows.append(_row(name, model, f.accuracy, f.nll, f.agreement if teacher is not None else None, f.masked))
+    return Results(step, last.masked, tuple(rows))
+
+
+def _row(
+    name: str, model: transformers.PreTrainedModel, accuracy: float, nll: float, agreement: float | None, masked: int
+) -> Row:
+    milliseconds = milliseconds_a_sequence(model.float())
+    parameters = sum(p.numel() for p in model.parameters())
+    if not masked:
+        return Row(name, None, None, None, parameters, milliseconds)
+    return Row(name, accuracy, perplexity(nll), agreement, parameters, milliseconds)

@@ -1,0 +1,126 @@
+"""The loop: a step is a global batch, a pure function of its number, so a resumed run is the run itself."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from distil.checkpoint import Checkpoints, Position
+from distil.data.batch import PackedBatch, heldout_batches
+from distil.data.sampler import generator
+from distil.engine import Engine, Ranks
+from distil.evaluation.heldout import Heldout
+from distil.job import Job
+from distil.kernels import TERMS
+from distil.models.distiller import EVALUATION
+from distil.monitor import Monitor, peak_memory_gib, perplexity
+from distil.schedule import learning_rate
+
+
+class Trainer:
+    """Trains from a position to the job's last step, reporting and saving on the way."""
+
+    def __init__(
+        self, job: Job, engine: Engine, ranks: Ranks, checkpoints: Checkpoints, monitor: Monitor, position: Position
+    ) -> None:
+        self._job, self._engine, self._ranks = job, engine, ranks
+        self._checkpoints, self._monitor, self._at = checkpoints, monitor, position
+        self._batcher = job.batcher()
+        run = job.recipe.run
+        self._heldout = heldout_batches(job.heldout, job.masker, run.heldout_tokens) if job.heldout else []
+
+    def train(self) -> Position:
+        """Run all steps that are left and save the last; returns where training ended."""
+        run, last = self._job.recipe.run, self._job.stop_step
+        if self._at.step == 0:
+            self._evaluate()
+        clock, clock_at = time.perf_counter(), self._at
+        while self._at.step < last:
+            terms = self._step()
+            step = self._at.step
+            if step % run.log_every == 0 or step == last:
+                now = time.perf_counter()
+                self._report(terms, now - clock, clock_at)
+                clock, clock_at = now, self._at
+            if (run.eval_every and step % run.eval_every == 0) or step == last:
+                self._evaluate()
+                clock, clock_at = time.perf_counter(), self._at
+            if (run.save_every and step % run.save_every == 0) or step == last:
+                self._checkpoints.save(self._engine, self._at)
+                clock, clock_at = time.perf_counter(), self._at
+        return self._at
+
+    def _step(self) -> torch.Tensor:
+        """One optimiser step; returns this rank's shares of the loss terms, in the order of TERMS."""
+        job, optimizer = self._job, self._job.recipe.optimizer
+        step, ranks = self._at.step, self._ranks
+        self._engine.set_lr(learning_rate(step, job.total_steps, optimizer.lr, optimizer.warmup_fraction))
+        numbers = job.step_numbers(step)
+        counts = job.counts(numbers)
+        terms = torch.zeros(len(TERMS), device=ranks.device)
+        for number in numbers[ranks.rank :: ranks.world]:
+            divisors = counts
+            if job.recipe.loss.normalize == "micro_batch":
+                own = job.counts(range(number, number + 1))
+                divisors = type(own)(*(job.micro_batches * rows for rows in own))
+            # Dropout, too, belongs to the micro-batch and not to the rank that happens to compute it.
+            torch.manual_seed(int(generator("dropout", optimizer.seed, number).integers(2**63)))
+            terms += self._engine.micro_step(self._batcher.batch(number).to(ranks.device), divisors)
+        self._at = Position(step + 1, numbers.stop, self._at.tokens + counts.attended)
+        return terms
+
+    def _report(self, terms: torch.Tensor, seconds: float, since: Position) -> None:
+        job, at, engine = self._job, self._at, self._engine
+        numbers = job.step_numbers(at.step - 1)
+        counts = job.counts(numbers)
+        raw = dict(zip(TERMS, self._ranks.sum(terms.clone()).tolist(), strict=True))
+        weighted = {name: getattr(job.recipe.loss, f"alpha_{name}") * raw[name] for name in TERMS if name != "teacher_mlm"}
+        weighted = {name: value for name, value in weighted.items() if getattr(job.recipe.loss, f"alpha_{name}") > 0}
+        loss = sum(weighted.values())
+        epoch, k = job.plan.locate(numbers.stop)
+        speed = (at.tokens - since.tokens) / seconds
+        eta = (job.stop_step - at.step) * seconds / (at.step - since.step)
+        optimizer = job.recipe.optimizer
+        values = {"loss/total": loss}
+        values |= {f"loss/{name}": raw[name] for name in weighted.keys() | {"mlm"}}
+        values |= {f"loss_weighted/{name}": value for name, value in weighted.items()}
+        if job.recipe.loss.alpha_ce > 0 or job.recipe.loss.alpha_mse > 0:
+            values["teacher/mlm_loss"] = raw["teacher_mlm"]
+        values |= {
+            "optimizer/lr": learning_rate(at.step - 1, job.total_steps, optimizer.lr, optimizer.warmup_fraction),
+            "optimizer/grad_norm": engine.grad_norm,
+            "optimizer/loss_scale": engine.loss_scale,
+            "optimizer/skipped_steps": engine.skipped_steps,
+            "speed/tokens_per_second": speed,
+            "speed/eta_hours": eta / 3600,
+            "data/masked_fraction": counts.masked / counts.attended,
+            "data/epoch": epoch + k / len(job.plan.epoch(epoch)),
+            "data/tokens": at.tokens,
+            "memory/peak_gib": peak_memory_gib(self._ranks.device),
+        }
+        self._monitor.scalars(values, at.step, at.tokens)
+        self._monitor.progress(at.step, {"loss": f"{loss:.3f}", "tokens/s": f"{speed:,.0f}", "left": _clock(eta)})
+
+    def _evaluate(self) -> None:
+        """Held-out figures of the student as it stands; every rank takes its share of the batches."""
+        if not self._heldout:
+            return
+        ranks = self._ranks
+        sums = torch.zeros(len(EVALUATION), dtype=torch.double, device=ranks.device)
+        for i in range(ranks.rank, -(-len(self._heldout) // ranks.world) * ranks.world, ranks.world):
+            # All ranks must run equally often under ZeRO-3: past the end a rank repeats a batch and discards it.
+            batch: PackedBatch = self._heldout[i % len(self._heldout)]
+            result = self._engine.evaluate(batch.to(ranks.device), None)
+            sums += result if i < len(self._heldout) else 0 * result
+        figures = Heldout.from_sums(ranks.sum(sums))
+        values = {"heldout/mlm_accuracy": figures.accuracy, "heldout/perplexity": perplexity(figures.nll)}
+        if self._job.recipe.loss.needs_teacher:
+            values |= {"heldout/agreement": figures.agreement, "heldout/teacher_accuracy": figures.teacher_accuracy}
+        self._monitor.scalars(values, self._at.step, self._at.tokens)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
