@@ -89,7 +89,7 @@ class Checkpoints:
 
 
 def newest_checkpoint(folder: Path) -> str | None:
-    """Name of the newest whole checkpoint in a folder. Only a whole one bears a step's name; ``latest`` is for readers."""
+    """Name of the newest whole checkpoint in a folder: only a whole one bears a step's name."""
     whole = _whole(folder)
     return whole[-1] if whole else None
 
@@ -99,7 +99,9 @@ def read_state(checkpoint: Path) -> dict[str, int | str]:
     try:
         return json.loads((checkpoint / STATE).read_text())
     except (OSError, json.JSONDecodeError) as error:
-        raise DataError(f"checkpoint {checkpoint}: {STATE} cannot be read ({error}); remove it to use the one before") from error
+        raise DataError(
+            f"checkpoint {checkpoint}: {STATE} cannot be read ({error}); remove it to use the one before"
+        ) from error
 
 
 def _whole(folder: Path) -> list[str]:

@@ -42,7 +42,9 @@ class Loss:
     alpha_clm: float = option("weight of the causal-LM cross-entropy", default=0.0)
     alpha_mse: float = option("weight of the squared difference of the logits", default=0.0)
     restrict_ce_to_mask: bool = option("take KL and MSE over masked positions only", default=False)
-    normalize: str = option("global: divide by the global batch's counts; micro_batch: by each one's own", default="global")
+    normalize: str = option(
+        "global: divide by the global batch's counts; micro_batch: by each one's own", default="global"
+    )
 
     def __post_init__(self) -> None:
         _require(self.temperature > 0, "temperature", self.temperature, "above 0")
@@ -68,7 +70,9 @@ class Masking:
     def __post_init__(self) -> None:
         _require(0 < self.mlm_fraction < 1, "mlm_fraction", self.mlm_fraction, "between 0 and 1")
         shares = (self.mask_share, self.keep_share)
-        _require(min(shares) >= 0 and sum(shares) <= 1, "mask_share, keep_share", shares, "shares that sum to at most 1")
+        _require(
+            min(shares) >= 0 and sum(shares) <= 1, "mask_share, keep_share", shares, "shares that sum to at most 1"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

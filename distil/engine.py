@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import deepspeed
 import torch
 import torch.distributed as dist
+
+if not torch.accelerator.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns on every rank that it has found none
+
+import deepspeed
 from deepspeed.accelerator import get_accelerator
 from deepspeed.runtime.base_optimizer import ZeROOptimizer
 from deepspeed.utils import logger, safe_get_full_fp32_param
@@ -131,7 +135,9 @@ class Engine:
             # Stage 0 divides the gradients by the loss scale but never multiplies the loss by it (0.19.8).
             loss = loss * self.loss_scale
         self._engine.backward(loss, scale_wrt_gas=False)
-        if self._engine.is_gradient_accumulation_boundary() and not hasattr(self._engine.optimizer, "_global_grad_norm"):
+        if self._engine.is_gradient_accumulation_boundary() and not hasattr(
+            self._engine.optimizer, "_global_grad_norm"
+        ):
             grads = [p.grad for p in self._engine.module.parameters() if p.grad is not None]
             self._fp32_norm = torch.nn.utils.get_total_norm(grads)
         self._engine.step()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import transformers
 
 from distil.config import Recipe
@@ -14,8 +15,9 @@ from distil.data.sampler import Plan
 from distil.data.store import Store
 from distil.data.tokenizer import fingerprint, load_tokenizer
 from distil.errors import ConfigError, DataError
+from distil.kernels import WEIGHTED_TERMS
 from distil.models.distiller import Counts
-from distil.models.families import FAMILIES, family_of
+from distil.models.families import family_of
 from distil.models.loading import load_config
 from distil.models.student import student_config
 from distil.placement import Placement
@@ -102,44 +104,46 @@ def settle(recipe: Recipe, placement: Placement, teacher: str, max_steps: int | 
 def _check_family(recipe: Recipe, config: transformers.PreTrainedConfig) -> None:
     family = family_of(config)
     if recipe.loss.alpha_clm > 0:
-        raise ConfigError(f"alpha_clm is {recipe.loss.alpha_clm}, but a {family.name} sees the next token: it must be 0")
+        raise ConfigError(
+            f"alpha_clm is {recipe.loss.alpha_clm}, but a {family.name} sees the next token: it must be 0"
+        )
 
 
 def describe(job: Job) -> str:
     """The plan a person reads before the start: models, parameters, batch arithmetic, steps, tokens."""
-    recipe, data, placement = job.recipe, job.recipe.data, job.placement
+    recipe, data, place = job.recipe, job.recipe.data, job.placement
     config = load_config(job.teacher)
     student = student_config(config, recipe.model.student, recipe.model.student_layers, recipe.model.dropout)
     layers = " ".join(map(str, recipe.model.student_layers))
-    tokens = sum(job.counts(job.step_numbers(0)).attended for _ in range(1))
+    first = job.counts(job.step_numbers(0)).attended
     an_epoch = len(job.plan.epoch(0))
-    role = "teacher" if recipe.loss.needs_teacher else "initial weights"
-    rows = [
-        ("recipe", f"{recipe.name}: " + _loss_formula(recipe)),
-        (role, f"{job.teacher}, {_size(config)}"),
-        ("student", f"{recipe.model.student} of layers {layers}, {_size(student)}"),
-        ("text", f"{job.store.meta.sequences:,} sequences, {job.store.tokens:,} tokens in {job.store.prefix}"),
-        ("held out", f"{job.heldout.tokens:,} tokens in {job.heldout.prefix}" if job.heldout else "nothing"),
-        ("placement", f"{placement.path}: ZeRO-{placement.zero_stage}, {placement.precision}, {placement.ranks} rank(s)"),
-        ("micro-batch", f"{data.micro_batch_size} x {data.max_length} = {data.budget_tokens:,} tokens at most, packed"),
-        ("global batch", f"{data.micro_batches} micro-batches = {placement.accumulation} accumulated x {placement.ranks} "
-                         f"rank(s); the first holds {tokens:,} tokens"),
-        ("schedule", f"{job.total_steps:,} steps = {job.total_steps * job.micro_batches / an_epoch:.2f} epochs of "
-                     f"{an_epoch:,} micro-batches, about {job.total_steps * job.micro_batches / an_epoch * job.store.tokens:,.0f} "
-                     "tokens" + (f"; this run stops at {job.stop_step:,}" if job.stop_step < job.total_steps else "")),
-    ]  # fmt: skip
-    return "\n".join(f"  {name:<16}{text}" for name, text in rows)
+    epochs = job.total_steps * job.micro_batches / an_epoch
+    stop = f"; this run stops at {job.stop_step:,}" if job.stop_step < job.total_steps else ""
+    rows = {
+        "recipe": f"{recipe.name}: {_loss_formula(recipe)}",
+        "teacher" if recipe.loss.needs_teacher else "initial weights": f"{job.teacher}, {_size(config)}",
+        "student": f"{recipe.model.student} of layers {layers}, {_size(student)}",
+        "text": f"{len(job.store):,} sequences, {job.store.tokens:,} tokens in {job.store.prefix}",
+        "held out": f"{job.heldout.tokens:,} tokens in {job.heldout.prefix}" if job.heldout else "nothing",
+        "placement": f"{place.path}: ZeRO-{place.zero_stage}, {place.precision}, {place.ranks} rank(s)",
+        "micro-batch": f"{data.micro_batch_size} x {data.max_length} = {data.budget_tokens:,} tokens at most, packed",
+        "global batch": f"{data.micro_batches} micro-batches = {place.accumulation} accumulated x {place.ranks} rank(s)"
+        f", {first:,} tokens in the first",
+        "schedule": f"{job.total_steps:,} steps = {epochs:.2f} epochs of {an_epoch:,} micro-batches, "
+        f"about {epochs * job.store.tokens:,.0f} tokens{stop}",
+    }
+    return "\n".join(f"  {name:<16}{text}" for name, text in rows.items())
 
 
 def _loss_formula(recipe: Recipe) -> str:
     loss = recipe.loss
-    weights = (("CE", loss.alpha_ce), ("MLM", loss.alpha_mlm), ("COS", loss.alpha_cos), ("CLM", loss.alpha_clm), ("MSE", loss.alpha_mse))  # fmt: skip
-    return " + ".join(f"{alpha:g} {name}" for name, alpha in weights if alpha) + f", T = {loss.temperature:g}"
+    weights = {name: getattr(loss, f"alpha_{name}") for name in WEIGHTED_TERMS}
+    terms = " + ".join(f"{alpha:g} {name.upper()}" for name, alpha in weights.items() if alpha)
+    return f"{terms}, T = {loss.temperature:g}"
 
 
 def _size(config: transformers.PreTrainedConfig) -> str:
-    import torch
-
+    family = family_of(config)
     with torch.device("meta"):
-        model = family_of(config).model_class(config)
-    return f"{family_of(config).layers_of(config)} layers, {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters"
+        parameters = sum(p.numel() for p in family.model_class(config).parameters())
+    return f"{family.layers_of(config)} layers, {parameters / 1e6:.1f} M parameters"

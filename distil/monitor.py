@@ -1,4 +1,4 @@
-"""What a person sees of a run: TensorBoard scalars under stable tags, a progress bar, lines where there is no terminal."""
+"""What a person sees of a run: TensorBoard scalars under stable tags, and a progress bar."""
 
 from __future__ import annotations
 
@@ -61,7 +61,10 @@ class Monitor:
         now = time.monotonic()
         if self._bar.disable and (now - self._line_at > SECONDS_BETWEEN_LINES or step == self._total):
             self._line_at = now
-            print(f"{self._title}: step {step}/{self._total}, " + ", ".join(f"{k} {v}" for k, v in values.items()), flush=True)
+            print(
+                f"{self._title}: step {step}/{self._total}, " + ", ".join(f"{k} {v}" for k, v in values.items()),
+                flush=True,
+            )
 
     def close(self) -> None:
         """Write what is pending and leave the terminal clean."""

@@ -45,7 +45,9 @@ def parse(arguments: Sequence[str], description: str) -> tuple[Options, Recipe]:
     values, unknown = parser.parse_known_args(arguments)
     if unknown:
         known = [action.option_strings[-1] for action in parser._actions]
-        raise ConfigError(f"unknown option {unknown[0]}{nearest(unknown[0].split('=')[0], known)}; --help lists the options")
+        raise ConfigError(
+            f"unknown option {unknown[0]}{nearest(unknown[0].split('=')[0], known)}; --help lists the options"
+        )
     given = vars(values)
     if given["max_steps"] is not None and given["max_steps"] < 1:
         raise ConfigError(f"max_steps is {given['max_steps']}; it must be above 0")
@@ -63,10 +65,18 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     run = parser.add_argument_group("run")
     recipes = ", ".join(shipped_recipes())
     run.add_argument("--recipe", metavar="NAME", default=DEFAULT_RECIPE, help=f"{recipes}, or a TOML file")
-    run.add_argument("--deepspeed", metavar="PATH", default=Options.deepspeed, help="ds_config: where and how the job runs")
-    run.add_argument("--output_dir", metavar="DIR", help="folder of the run; default: runs/RECIPE, or the next free number")
-    run.add_argument("--max_steps", metavar="N", type=int, help="stop after step N of the schedule, which stays as it is")
-    run.add_argument("--precision", choices=PRECISIONS, default="auto", help="auto: the ds_config's where the device has it")
+    run.add_argument(
+        "--deepspeed", metavar="PATH", default=Options.deepspeed, help="ds_config: where and how the job runs"
+    )
+    run.add_argument(
+        "--output_dir", metavar="DIR", help="folder of the run; default: runs/RECIPE, or the next free number"
+    )
+    run.add_argument(
+        "--max_steps", metavar="N", type=int, help="stop after step N of the schedule, which stays as it is"
+    )
+    run.add_argument(
+        "--precision", choices=PRECISIONS, default="auto", help="auto: the ds_config's where the device has it"
+    )
     run.add_argument("--dry_run", action="store_true", help="print the plan and exit")
     # The launcher passes its own number; ranks read it from the environment.
     run.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)

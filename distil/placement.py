@@ -54,7 +54,9 @@ def read_ds_config(path: str | Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"ds_config {path} cannot be read: {error}") from error
     except json.JSONDecodeError as error:
-        raise ConfigError(f"ds_config {path}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+        raise ConfigError(
+            f"ds_config {path}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        ) from None
     except ValueError as error:
         raise ConfigError(f"ds_config {path}: {error}") from None
     if not isinstance(config, dict):
@@ -62,7 +64,9 @@ def read_ds_config(path: str | Path) -> dict[str, Any]:
     return config
 
 
-def place(path: str | Path, recipe: Recipe, ranks: int, device: str, precisions: Collection[str], asked: str) -> Placement:
+def place(
+    path: str | Path, recipe: Recipe, ranks: int, device: str, precisions: Collection[str], asked: str
+) -> Placement:
     """Resolve the ds_config at ``path`` for ``ranks`` ranks of a device that computes in ``precisions``.
 
     ``asked`` is a precision the user insists on, or "auto" for the file's own where the device has it.
@@ -88,7 +92,7 @@ def place(path: str | Path, recipe: Recipe, ranks: int, device: str, precisions:
     if stage == 3:
         _settle_zero3(config)
     if left := _autos(config):
-        raise ConfigError(f"ds_config {path}: {left} is \"auto\", which nothing here fills; give it a value")
+        raise ConfigError(f'ds_config {path}: {left} is "auto", which nothing here fills; give it a value')
     return Placement(str(path), config, precision, stage, ranks, accumulation, tuple(notes))
 
 
@@ -98,7 +102,7 @@ def _accumulation(recipe: Recipe, ranks: int) -> int:
         fitting = -(-total // ranks) * ranks * micro
         raise ConfigError(
             f"contradictory batch numbers: batch_size {recipe.data.batch_size} / micro_batch_size {micro} = {total} "
-            f"micro-batches do not divide among {ranks} ranks; give --batch_size {fitting} or a smaller --micro_batch_size"
+            f"micro-batches do not divide among {ranks} ranks; give --batch_size {fitting}, or fewer ranks"
         )
     return total // ranks
 
@@ -110,7 +114,9 @@ def _settle(path: str | Path, recipe: Recipe, name: str, stated: Any, owned: flo
         source = f"recipe {recipe.name} and the number of ranks make it {owned}"
     else:
         source = f"recipe {recipe.name} says {ALIASES.get(name, name)} = {owned}"
-    raise ConfigError(f'{name} is {stated!r} in ds_config {path} but {source}; write "auto" there or override the recipe')
+    raise ConfigError(
+        f'{name} is {stated!r} in ds_config {path} but {source}; write "auto" there or override the recipe'
+    )
 
 
 def _settle_optimizer(path: str | Path, recipe: Recipe, config: dict[str, Any]) -> None:

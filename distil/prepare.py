@@ -29,7 +29,7 @@ def sample_encoder(name: str) -> Path:
         samples.encoder_files(name, draft / "encoder")
         model = transformers.BertForMaskedLM.from_pretrained(draft / "encoder", dtype=torch.float32)
         with torch.no_grad():
-            # The head starts as nearly the identity: the decoder, tied to the embeddings, then sees the encoder's states.
+            # The head starts near the identity: the decoder, tied to the embeddings, sees the encoder's states.
             model.cls.predictions.transform.dense.weight.copy_(torch.eye(model.config.hidden_size))
             model.cls.predictions.transform.dense.bias.zero_()
         tokenizer = load_tokenizer(str(draft / "encoder"))
@@ -42,11 +42,16 @@ def sample_encoder(name: str) -> Path:
 
 
 def sample_store(name: str, tokenizer: transformers.PreTrainedTokenizerBase, max_length: int) -> Path:
-    """Prefix of a sample text's store for this tokenizer and length, its held-out part beside it; made on the first call."""
+    """Prefix of a sample text's store for this tokenizer and length, with a held-out one; made on the first call."""
     prefix = samples.prepared() / f"{name}-{fingerprint(tokenizer)[:8]}-{max_length}"
     if not Path(f"{prefix}.json").exists():
         binarize.binarize(
-            samples.texts(name), tokenizer, prefix, max_length=max_length, heldout_fraction=HELDOUT_FRACTION, overwrite=True
+            samples.texts(name),
+            tokenizer,
+            prefix,
+            max_length=max_length,
+            heldout_fraction=HELDOUT_FRACTION,
+            overwrite=True,
         )
     return prefix
 

@@ -138,7 +138,13 @@ def _train(job: Job, folder: Path, ranks: Ranks) -> Results:
 
 
 def _finish(
-    job: Job, folder: Path, at: Position, config: Any, parameters: dict[str, torch.Tensor], dtype: torch.dtype, ranks: Ranks
+    job: Job,
+    folder: Path,
+    at: Position,
+    config: Any,
+    parameters: dict[str, torch.Tensor],
+    dtype: torch.dtype,
+    ranks: Ranks,
 ) -> Results:
     """Export the student, measure the export beside its teacher, and put the figures into both."""
     recipe, student = job.recipe, folder / "student"
@@ -146,7 +152,14 @@ def _finish(
     def export(figures: str) -> None:
         mathematics = json.dumps(recipe.mathematics(), indent=2)
         card = model_card(
-            recipe.name, recipe.model.student, recipe.model.teacher, recipe.data.store, at.step, at.tokens, figures, mathematics
+            recipe.name,
+            recipe.model.student,
+            recipe.model.teacher,
+            recipe.data.store,
+            at.step,
+            at.tokens,
+            figures,
+            mathematics,
         )
         export_student(student, recipe.model.student, config, parameters, job.tokenizer, card)
 

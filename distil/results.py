@@ -36,6 +36,7 @@ class Row:
 
     def cells(self) -> list[str]:
         """The figures as a person reads them."""
+
         def share(x: float | None) -> str:
             return "-" if x is None else f"{100 * x:.1f} %"
 
@@ -59,7 +60,9 @@ class Results:
         lines = [list(COLUMNS), *(row.cells() for row in self.rows)]
         widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
         lines.insert(1, ["-" * width for width in widths])
-        return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines)
+        return "\n".join(
+            "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines
+        )
 
     def write(self, folder: Path) -> None:
         """Keep the results in a run's folder."""

@@ -14,7 +14,7 @@ RUN = "run.json"
 
 
 def claim(folder: Path, job: Job) -> None:
-    """Make ``folder`` this job's. Raises ConfigError where it holds another run, DataError where it cannot be written."""
+    """Make ``folder`` this job's. Raises ConfigError where it holds another run, DataError where it cannot be made."""
     identity = job.identity()
     if (folder / RUN).exists():
         difference = _difference(_read(folder / RUN), identity)

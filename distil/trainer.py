@@ -12,7 +12,7 @@ from distil.data.sampler import generator
 from distil.engine import Engine, Ranks
 from distil.evaluation.heldout import Heldout
 from distil.job import Job
-from distil.kernels import TERMS
+from distil.kernels import TERMS, WEIGHTED_TERMS
 from distil.models.distiller import EVALUATION
 from distil.monitor import Monitor, peak_memory_gib, perplexity
 from distil.schedule import learning_rate
@@ -75,8 +75,8 @@ class Trainer:
         numbers = job.step_numbers(at.step - 1)
         counts = job.counts(numbers)
         raw = dict(zip(TERMS, self._ranks.sum(terms.clone()).tolist(), strict=True))
-        weighted = {name: getattr(job.recipe.loss, f"alpha_{name}") * raw[name] for name in TERMS if name != "teacher_mlm"}
-        weighted = {name: value for name, value in weighted.items() if getattr(job.recipe.loss, f"alpha_{name}") > 0}
+        alphas = {name: getattr(job.recipe.loss, f"alpha_{name}") for name in WEIGHTED_TERMS}
+        weighted = {name: alpha * raw[name] for name, alpha in alphas.items() if alpha > 0}
         loss = sum(weighted.values())
         epoch, k = job.plan.locate(numbers.stop)
         speed = (at.tokens - since.tokens) / seconds

@@ -1,7 +1,7 @@
 """Distil a student from its teacher: one recipe, placed by one ds_config.
 
-    deepspeed launch/pretrain.py --deepspeed ds_config/zero1.json
-    python launch/pretrain.py --recipe distilbert-base-uncased --teacher bert-base-uncased --store data/wiki-books
+deepspeed launch/pretrain.py --deepspeed ds_config/zero1.json
+python launch/pretrain.py --recipe distilbert-base-uncased --teacher bert-base-uncased --store data/wiki-books
 """
 
 from __future__ import annotations

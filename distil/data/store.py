@@ -1,6 +1,6 @@
 """The token store: sequences of token ids on disk, memory-mapped, and refused when damaged.
 
-A store PREFIX is four files. The first two are Megatron-LM's indexed dataset, as DeepSpeed's reader opens it.
+A store PREFIX is four files. The first two are Megatron-LM's indexed dataset.
 
     PREFIX.bin         ids of all sequences back to back: uint16 up to a vocabulary of 65,536, else int32
     PREFIX.idx         header; int32 sizes (N,); int64 byte offsets (N,); int64 document bounds 0..N (N + 1,)
@@ -13,11 +13,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import secrets
 import struct
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,12 +26,12 @@ from distil.errors import DataError
 
 FORMAT_VERSION = 1
 BUILD = "launch/binarize.py"
-_HEADER = struct.Struct("<9sQBQQ")  # magic, version, dtype code, sequences, document bounds
-_MAGIC = b"MMIDIDX\x00\x00"
-# uint16 is code 6 in DeepSpeed's reader but 8 in upstream Megatron-LM; DeepSpeed's table is the one installed here.
-_CODES = {"uint16": 6, "int32": 4}
-_SUFFIXES = (".bin", ".idx", ".counts.npy", ".json")  # commit order
-_CHUNK = 1 << 23  # bytes or entries handled at a time: flat memory whatever the size of the store
+HEADER = struct.Struct("<9sQBQQ")  # magic, version, dtype code, sequences, document bounds
+MAGIC = b"MMIDIDX\x00\x00"
+# Megatron-LM's and GPT-NeoX's table. DeepSpeed's own reader takes code 8 for uint64, so it reads our int32 stores only.
+DTYPE_CODES = {"uint16": 8, "int32": 4}
+SUFFIXES = (".bin", ".idx", ".counts.npy", ".json")  # commit order
+CHUNK = 1 << 23  # bytes or entries handled at a time: flat memory whatever the size of the store
 
 
 def dtype_for(vocab_size: int) -> str:
@@ -55,7 +52,7 @@ _SCHEMA: dict[str, Callable[[Any], bool]] = {
     "tokenizer": lambda value: _is_texts(value, {"name", "fingerprint"}),
     "special_ids": lambda value: isinstance(value, dict) and all(map(_is_count, value.values())),
     "vocab_size": _is_count,
-    "dtype": lambda value: value in tuple(_CODES),
+    "dtype": lambda value: value in tuple(DTYPE_CODES),
     "max_length": _is_count,
     "sequences": lambda value: _is_count(value) and value > 0,
     "tokens": _is_count,
@@ -105,7 +102,7 @@ def _expect(path: str | Path, what: str, actual: Any, expected: Any) -> None:
 
 
 @contextmanager
-def _refuse(path: str | Path, what: str, remedy: str) -> Iterator[None]:
+def refusing(path: str | Path, what: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -124,13 +121,13 @@ class Store:
     def open(cls, prefix: str | Path) -> Store:
         """Map the store at ``prefix``, a path without extension; raises DataError on any sign of truncation."""
         prefix = str(Path(prefix))
-        paths = {suffix: Path(prefix + suffix) for suffix in _SUFFIXES}
+        paths = {suffix: Path(prefix + suffix) for suffix in SUFFIXES}
         if not paths[".json"].is_file():
             raise DataError(f"{prefix}: no token store here (no {paths['.json']}); build it: {BUILD} --out {prefix}")
         for path in paths.values():
             if not path.is_file():
                 raise DataError(f"{path}: missing, though the store has its sidecar; rebuild the store with {BUILD}")
-        with _refuse(prefix, "read", "check its permissions"):
+        with refusing(prefix, "read", "check its permissions"):
             meta = StoreMeta.from_json(paths[".json"].read_bytes(), paths[".json"])
             counts = _read_counts(paths[".counts.npy"], meta)
             lengths, offsets = _map_index(paths[".idx"], meta)
@@ -181,7 +178,7 @@ class Store:
         """Read the whole store; raises DataError on an id outside the vocabulary or a checksum that differs."""
         path, dtype, vocab = f"{self.prefix}.bin", self._ids.dtype, self.meta.vocab_size
         counts, seen = np.zeros(vocab, dtype=np.int64), 0
-        with _refuse(self.prefix, "read", "check the disk"):
+        with refusing(self.prefix, "read", "check the disk"):
             for block in _blocks(path):
                 ids = np.frombuffer(block, dtype, count=len(block) // dtype.itemsize)
                 bad = np.flatnonzero((ids < 0) | (ids >= vocab))
@@ -201,7 +198,7 @@ class Store:
 
 def _blocks(path: str) -> Iterator[bytes]:
     with open(path, "rb") as file:
-        while block := file.read(_CHUNK):
+        while block := file.read(CHUNK):
             yield block
 
 
@@ -217,170 +214,17 @@ def _read_counts(path: Path, meta: StoreMeta) -> np.ndarray:
 def _map_index(path: Path, meta: StoreMeta) -> tuple[np.ndarray, np.ndarray]:
     """Sizes int32 (N,) and byte offsets int64 (N,), after the checks that need no look at the ids."""
     with open(path, "rb") as file:
-        raw = file.read(_HEADER.size).ljust(_HEADER.size, b"\x00")
-    magic, version, code, sequences, bounds = _HEADER.unpack(raw)
-    _expect(path, "magic", magic, _MAGIC)
+        raw = file.read(HEADER.size).ljust(HEADER.size, b"\x00")
+    magic, version, code, sequences, bounds = HEADER.unpack(raw)
+    _expect(path, "magic", magic, MAGIC)
     _expect(path, "version", version, 1)
-    _expect(path, "dtype code", code, _CODES[meta.dtype])
+    _expect(path, "dtype code", code, DTYPE_CODES[meta.dtype])
     _expect(path, "number of sequences", sequences, meta.sequences)
     _expect(path, "number of document bounds", bounds, sequences + 1)
-    _expect(path, "size in bytes", path.stat().st_size, _HEADER.size + 12 * sequences + 8 * bounds)
-    body = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))[_HEADER.size :]
+    _expect(path, "size in bytes", path.stat().st_size, HEADER.size + 12 * sequences + 8 * bounds)
+    body = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))[HEADER.size :]
     sizes, offsets = body[: 4 * sequences].view("<i4"), body[4 * sequences : 12 * sequences].view("<i8")
     _expect(path, "sum of sizes", int(sizes.sum(dtype=np.int64)), meta.tokens)
     if sizes.min() < 1 or sizes.max() > meta.max_length:
         raise DataError(f"{path}: a size is not within 1 to {meta.max_length}; rebuild the store with {BUILD}")
     return sizes, offsets
-
-
-class StoreWriter:
-    """Builds a store under temporary names and puts it in place when its ``with`` block ends without an error.
-
-    Memory stays flat but for 4 bytes a sequence. Raises DataError on unusable ids, an output that exists already
-    (unless ``overwrite``) and a disk that cannot be written.
-    """
-
-    def __init__(
-        self,
-        prefix: str | Path,
-        *,
-        tokenizer_name: str,
-        tokenizer_fingerprint: str,
-        special_ids: dict[str, int],
-        vocab_size: int,
-        max_length: int,
-        overwrite: bool = False,
-    ) -> None:
-        self.prefix, self._overwrite = str(Path(prefix)), overwrite
-        self._origin = {
-            "tokenizer": {"name": tokenizer_name, "fingerprint": tokenizer_fingerprint},
-            "special_ids": dict(special_ids),
-            "vocab_size": vocab_size,
-            "dtype": dtype_for(vocab_size),
-            "max_length": max_length,
-        }
-        self._dtype = np.dtype(dtype_for(vocab_size)).newbyteorder("<")
-        self._counts = np.zeros(vocab_size, dtype=np.int64)
-        self._sizes = array("i")
-        self._digest = hashlib.sha256()
-        self._bin: io.BufferedWriter | None = None
-        # Process ids repeat across the nodes that share a file system, hence the random part.
-        path = Path(prefix)
-        self._temporary = str(path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}"))
-        taken = next((prefix for suffix in _SUFFIXES if os.path.exists(prefix := self.prefix + suffix)), None)
-        if taken and not overwrite:
-            self._refuse_taken(taken)
-
-    def __enter__(self) -> StoreWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                with _refuse(self.prefix, "write", "free some space, or choose another --out"):
-                    self._commit()
-        finally:
-            if self._bin is not None:
-                self._bin.close()
-            for suffix in _SUFFIXES:
-                Path(self._temporary + suffix).unlink(missing_ok=True)
-
-    @property
-    def sequences(self) -> int:
-        """Sequences appended so far."""
-        return len(self._sizes)
-
-    @property
-    def tokens(self) -> int:
-        """Ids appended so far."""
-        return int(self._counts.sum())
-
-    def append(self, ids: Sequence[int] | np.ndarray) -> None:
-        """Append one sequence of ids, (length,)."""
-        self.append_many([ids])
-
-    def append_many(self, sequences: Sequence[Sequence[int] | np.ndarray]) -> None:
-        """Append sequences of ids; cheaper than one by one. Raises DataError if any is empty, too long or no id."""
-        if not sequences:
-            return
-        sizes = np.fromiter(map(len, sequences), dtype=np.int64, count=len(sequences))
-        vocab, longest = self._origin["vocab_size"], self._origin["max_length"]
-        if sizes.min() < 1 or sizes.max() > longest:
-            raise DataError(f"{self.prefix}: a sequence of {sizes.min()} to {sizes.max()} ids; 1 to {longest} fit")
-        ids = np.concatenate(sequences, dtype=np.int64, casting="same_kind")
-        if ids.min() < 0 or ids.max() >= vocab:
-            raise DataError(f"{self.prefix}: ids {ids.min()} to {ids.max()} exceed 0 to {vocab - 1}, the vocabulary")
-        data = ids.astype(self._dtype).tobytes()
-        with _refuse(self.prefix, "write", "free some space, or choose another --out"):
-            if self._bin is None:  # as late as this, so that an input without a sequence leaves nothing behind
-                Path(self.prefix).parent.mkdir(parents=True, exist_ok=True)
-                self._bin = open(self._temporary + ".bin", "xb")  # noqa: SIM115 - closed in __exit__
-            self._bin.write(data)
-        self._digest.update(data)
-        self._counts += np.bincount(ids, minlength=vocab)
-        self._sizes.frombytes(sizes.astype(np.int32).tobytes())
-
-    def _commit(self) -> None:
-        if self._bin is None:
-            raise DataError(f"{self.prefix}: a store needs at least one sequence; give it some text")
-        _sync(self._bin)
-        counts = io.BytesIO()
-        np.save(counts, self._counts, allow_pickle=False)
-        checksums = {"bin": self._digest.hexdigest()}
-        checksums["idx"] = self._write(".idx", _index(np.frombuffer(self._sizes, np.int32), self._dtype.itemsize))
-        checksums["counts"] = self._write(".counts.npy", [counts.getvalue()])
-        meta = StoreMeta(**self._origin, sequences=self.sequences, tokens=self.tokens, sha256=checksums)
-        self._write(".json", [meta.to_json().encode()])
-        self._claim()
-        for suffix in _SUFFIXES:
-            os.replace(self._temporary + suffix, self.prefix + suffix)
-        _sync_folder(self.prefix)
-
-    def _claim(self) -> None:
-        """Make sure that no sidecar vouches for the files about to be replaced, one by one."""
-        if self._overwrite:
-            Path(self.prefix + ".json").unlink(missing_ok=True)
-            _sync_folder(self.prefix)
-            return
-        try:  # of two builders that both found the place free, one gets it
-            os.close(os.open(self.prefix + ".bin", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        except FileExistsError:
-            self._refuse_taken(self.prefix + ".bin")
-
-    def _refuse_taken(self, path: str) -> None:
-        raise DataError(f"{path}: exists already; choose another --out, or pass --overwrite to replace the store")
-
-    def _write(self, suffix: str, blocks: Iterable[bytes]) -> str:
-        digest = hashlib.sha256()
-        with open(self._temporary + suffix, "xb") as file:
-            for block in blocks:
-                digest.update(block)
-                file.write(block)
-            _sync(file)
-        return digest.hexdigest()
-
-
-def _index(sizes: np.ndarray, width: int) -> Iterator[bytes]:
-    """The blocks of an .idx file for sequences of ``sizes`` ids (N,), each of ``width`` bytes."""
-    yield _HEADER.pack(_MAGIC, 1, _CODES["uint16" if width == 2 else "int32"], sizes.size, sizes.size + 1)
-    yield sizes.astype("<i4").tobytes()
-    offset = 0
-    for start in range(0, sizes.size, _CHUNK):
-        ends = offset + np.cumsum(sizes[start : start + _CHUNK] * np.int64(width))
-        yield (ends - sizes[start : start + _CHUNK] * np.int64(width)).astype("<i8").tobytes()
-        offset = int(ends[-1])
-    for start in range(0, sizes.size + 1, _CHUNK):
-        yield np.arange(start, min(start + _CHUNK, sizes.size + 1), dtype="<i8").tobytes()
-
-
-def _sync(file: io.BufferedWriter) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync_folder(prefix: str) -> None:
-    folder = os.open(os.path.dirname(prefix) or ".", os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -24,7 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TERMS = ("ce", "mlm", "clm", "cos", "mse", "teacher_mlm")
+WEIGHTED_TERMS = ("ce", "mlm", "clm", "cos", "mse")
+TERMS = (*WEIGHTED_TERMS, "teacher_mlm")  # the last one is for reading: the teacher's own loss on the same masks
 IGNORED = -100
 
 
@@ -136,4 +137,6 @@ def _check(
         if teacher_hidden is None or teacher_head is None:
             raise ValueError("triple_loss: alpha_ce, alpha_cos and alpha_mse need a teacher")
         if teacher_hidden.shape[0] != student_hidden.shape[0]:
-            raise ValueError(f"triple_loss: {teacher_hidden.shape[0]} teacher rows, {student_hidden.shape[0]} student rows")
+            raise ValueError(
+                f"triple_loss: {teacher_hidden.shape[0]} teacher rows, {student_hidden.shape[0]} student rows"
+            )

@@ -24,7 +24,9 @@ class Padding:
         starts_B = cu_seqlens_B1[:-1].long()
         lengths_B = cu_seqlens_B1[1:].long() - starts_B
         self.rows, self.longest = len(starts_B), longest
-        row_N = torch.repeat_interleave(torch.arange(self.rows, device=starts_B.device), lengths_B, output_size=len(position_ids_N))
+        row_N = torch.repeat_interleave(
+            torch.arange(self.rows, device=starts_B.device), lengths_B, output_size=len(position_ids_N)
+        )
         self.slot_N = row_N * longest + position_ids_N
         self.full = len(position_ids_N) == self.rows * longest
         places_L = torch.arange(longest, device=starts_B.device)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distil.data.store import Store, StoreMeta, StoreWriter, dtype_for
+from distil.data.store import Store, StoreMeta, dtype_for
+from distil.data.store_writer import StoreWriter
 from distil.errors import DataError
 
 FILES = (".bin", ".idx", ".counts.npy", ".json")
@@ -70,16 +72,30 @@ def test_round_trip(tmp_path_factory, case, data):
     store.verify()
 
 
-@pytest.mark.parametrize("vocab_size", [65_536, LARGE])
-def test_deepspeed_reads_it(tmp_path, vocab_size):
+def test_deepspeed_reads_an_int32_store(tmp_path):
     from deepspeed.runtime.data_pipeline.data_sampling.indexed_dataset import MMapIndexedDataset
 
-    sequences = [*toy(50, vocab_size), np.array([vocab_size - 1, 0])]
-    store = build(tmp_path / "s", sequences, vocab_size)
+    sequences = [*toy(50, LARGE), np.array([LARGE - 1, 0])]
+    store = build(tmp_path / "s", sequences, LARGE)
     theirs = MMapIndexedDataset(str(tmp_path / "s"), skip_warmup=True)
     assert len(theirs) == len(store) == 51
     assert all(np.array_equal(theirs[i], sequence) for i, sequence in enumerate(sequences))
     assert theirs.dtype == np.dtype(store.meta.dtype) and theirs.doc_idx.tolist() == list(range(52))
+
+
+@pytest.mark.parametrize(("vocab_size", "code", "dtype"), [(65_536, 8, "<u2"), (LARGE, 4, "<i4")])
+def test_files_are_megatrons_byte_for_byte(tmp_path, vocab_size, code, dtype):
+    sequences = [*toy(50, vocab_size), np.array([vocab_size - 1, 0])]
+    build(tmp_path / "s", sequences, vocab_size)
+    width = np.dtype(dtype).itemsize
+    sizes = [len(sequence) for sequence in sequences]
+    pointers = [width * sum(sizes[:i]) for i in range(len(sizes))]
+    wanted = b"MMIDIDX\x00\x00" + struct.pack("<QBQQ", 1, code, 51, 52)
+    wanted += (
+        np.array(sizes, "<i4").tobytes() + np.array(pointers, "<i8").tobytes() + np.arange(52).astype("<i8").tobytes()
+    )
+    assert Path(f"{tmp_path}/s.idx").read_bytes() == wanted
+    assert Path(f"{tmp_path}/s.bin").read_bytes() == np.concatenate(sequences).astype(dtype).tobytes()
 
 
 def test_ids_beyond_uint16_survive(tmp_path):

@@ -1,0 +1,35 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup run test test-fast lint clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+setup: $(READY)  ## .venv with the pinned requirements and this package
+
+run: $(READY)  ## distil the quickstart: a real teacher on real text, in minutes
+	@PATH="$(BIN):$$PATH" deepspeed launch/pretrain.py --deepspeed ds_config/zero1.json
+
+test: $(READY)  ## every test that this machine can run
+	@PATH="$(BIN):$$PATH" python -m pytest --durations=10
+
+test-fast: $(READY)  ## the tests that take seconds
+	@PATH="$(BIN):$$PATH" python -m pytest -m "not slow"
+
+lint: $(READY)  ## ruff, as CI runs it
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+clean:  ## remove what is built and prepared; runs/ stays
+	rm -rf $(VENV) .cache build *.egg-info
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is older than Python 3.11; give another: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { echo "error: $(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+	@touch $(READY)
