@@ -15,7 +15,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-# Written against tokens as well as steps: what is compared between runs of different batch sizes.
+# Also written against tokens: what is compared between runs of different batch sizes.
 BY_TOKENS = ("loss/", "heldout/")
 SECONDS_BETWEEN_LINES = 15.0
 
@@ -23,33 +23,34 @@ SECONDS_BETWEEN_LINES = 15.0
 class Monitor:
     """Reports the steps of one run, from rank 0; on other ranks every call does nothing.
 
-    ``done`` steps of ``total`` lie behind; scalars of later steps that an earlier, interrupted run left are dropped.
+    ``step`` steps of ``total`` and ``tokens`` tokens lie behind; what an interrupted run wrote of later ones is
+    dropped. Scalars against tokens are a TensorBoard run of their own, ``by_tokens``, under the same tags.
     """
 
-    def __init__(self, folder: Path, title: str, done: int, total: int, first: bool) -> None:
-        self._first, self._total, self._step = first, total, done
+    def __init__(self, folder: Path, title: str, step: int, tokens: int, total: int, first: bool) -> None:
+        self._first, self._title, self._total, self._step = first, title, total, step
         if not first:
             return
-        self._writer = SummaryWriter(str(folder), purge_step=done + 1 if done else None, flush_secs=10)
-        self._bar = tqdm(total=total, initial=done, desc=title, unit="step", disable=None, dynamic_ncols=True)
+        self._by_step = SummaryWriter(str(folder), purge_step=step + 1 if step else 0)
+        self._by_tokens = SummaryWriter(str(folder / "by_tokens"), purge_step=tokens + 1 if tokens else 0)
+        self._bar = tqdm(total=total, initial=step, desc=title, unit="step", disable=None, dynamic_ncols=True)
         self._line_at = time.monotonic()
-        self._title = title
 
     def texts(self, texts: dict[str, Any]) -> None:
         """Put configuration and versions beside the curves, as preformatted text."""
         if self._first:
             for name, value in texts.items():
                 value = value if isinstance(value, str) else json.dumps(value, indent=2)
-                self._writer.add_text(name, "\n".join("    " + line for line in value.splitlines()), self._step)
+                self._by_step.add_text(name, "\n".join("    " + line for line in value.splitlines()), self._step)
 
     def scalars(self, values: dict[str, float], step: int, tokens: int) -> None:
         """Write scalars at a step and, for those of BY_TOKENS, at the tokens seen."""
         if not self._first:
             return
         for tag, value in values.items():
-            self._writer.add_scalar(tag, value, step)
+            self._by_step.add_scalar(tag, value, step)
             if tag.startswith(BY_TOKENS):
-                self._writer.add_scalar(f"by_tokens/{tag}", value, tokens)
+                self._by_tokens.add_scalar(tag, value, tokens)
 
     def progress(self, step: int, values: dict[str, str]) -> None:
         """Advance the bar; without a terminal print a line now and then, and always the last."""
@@ -61,16 +62,21 @@ class Monitor:
         now = time.monotonic()
         if self._bar.disable and (now - self._line_at > SECONDS_BETWEEN_LINES or step == self._total):
             self._line_at = now
-            print(
-                f"{self._title}: step {step}/{self._total}, " + ", ".join(f"{k} {v}" for k, v in values.items()),
-                flush=True,
-            )
+            details = ", ".join(f"{name} {value}" for name, value in values.items())
+            print(f"{self._title}: step {step}/{self._total}, {details}", flush=True)
+
+    def flush(self) -> None:
+        """Put on disk what was written, so that the curves reach as far as the checkpoint that is about to be."""
+        if self._first:
+            self._by_step.flush()
+            self._by_tokens.flush()
 
     def close(self) -> None:
         """Write what is pending and leave the terminal clean."""
         if self._first:
             self._bar.close()
-            self._writer.close()
+            self._by_step.close()
+            self._by_tokens.close()
 
 
 def peak_memory_gib(device: torch.device) -> float:

@@ -126,7 +126,7 @@ def _train(job: Job, folder: Path, ranks: Ranks) -> Results:
         at = checkpoints.load(engine, newest)
         _say(ranks, f"resuming from {folder / 'checkpoints' / newest}")
     _say(ranks, "")
-    monitor = Monitor(folder / "tensorboard", recipe.name, at.step, job.stop_step, ranks.first)
+    monitor = Monitor(folder / "tensorboard", recipe.name, at.step, at.tokens, job.stop_step, ranks.first)
     monitor.texts(_texts(job))
     try:
         at = Trainer(job, engine, ranks, checkpoints, monitor, at).train()

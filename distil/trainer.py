@@ -47,6 +47,7 @@ class Trainer:
                 self._evaluate()
                 clock, clock_at = time.perf_counter(), self._at
             if (run.save_every and step % run.save_every == 0) or step == last:
+                self._monitor.flush()
                 self._checkpoints.save(self._engine, self._at)
                 clock, clock_at = time.perf_counter(), self._at
         return self._at

@@ -1,0 +1,154 @@
+"""A tiny teacher, its text and a recipe, made on the spot, and a way to start the real programs on them."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+import transformers
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from distil.data.binarize import binarize
+
+ROOT = Path(__file__).parents[2]
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS = [f"{first}{last}" for first in "bcdfghjklm" for last in ("a", "e", "i", "o", "u", "ab", "eb", "ib", "ob", "ub")]
+
+RECIPE = """
+[model]
+teacher = "{teacher}"
+student = "distilbert"
+student_layers = [0, 2]
+dropout = 0.1
+[loss]
+temperature = 2.0
+alpha_ce = 5.0
+alpha_mlm = 2.0
+alpha_cos = 1.0
+[masking]
+mlm_fraction = 0.15
+mask_share = 0.8
+keep_share = 0.1
+mlm_smoothing = 0.7
+[data]
+store = "{store}"
+max_length = 32
+batch_size = 16
+micro_batch_size = 4
+[optimizer]
+lr = 2e-3
+adam_beta1 = 0.9
+adam_beta2 = 0.98
+adam_eps = 1e-6
+weight_decay = 0.01
+warmup_fraction = 0.05
+max_grad_norm = 5.0
+epochs = 12
+seed = 7
+[run]
+log_every = 1
+eval_every = 10
+save_every = 5
+"""
+
+
+@dataclass(frozen=True)
+class Material:
+    """Folders and files of the tiny job."""
+
+    teacher: Path
+    store: Path
+    recipe: Path
+    text: Path
+
+
+def make_teacher(folder: Path, vocabulary: list[str] | None = None, layers: int = 4) -> Path:
+    """A random BERT with its tokenizer; large enough weights that its guesses are not all alike."""
+    words = vocabulary or [*SPECIAL, *WORDS]
+    torch.manual_seed(11)
+    tokenizer = transformers.BertTokenizerFast(vocab={word: i for i, word in enumerate(words)})
+    config = transformers.BertConfig(
+        vocab_size=len(words), hidden_size=32, num_hidden_layers=layers, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=64, initializer_range=0.3,
+    )  # fmt: skip
+    transformers.BertForMaskedLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_material(folder: Path) -> Material:
+    """Teacher, text, store with a held-out part, and recipe in a folder."""
+    teacher = make_teacher(folder / "teacher")
+    rng = random.Random(5)
+    lines = [" ".join(rng.choices(WORDS, weights=range(1, len(WORDS) + 1), k=rng.randint(10, 30))) for _ in range(600)]
+    (folder / "text.txt").write_text("\n".join(lines) + "\n")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(teacher)
+    binarize(lines, tokenizer, folder / "store", max_length=32, heldout_fraction=0.1, progress=False)
+    (folder / "tiny.toml").write_text(RECIPE.format(teacher=teacher, store=folder / "store"))
+    return Material(teacher, folder / "store", folder / "tiny.toml", folder / "text.txt")
+
+
+def environment() -> dict[str, str]:
+    """The environment of a user's shell: this interpreter's programs first, no hub, nothing of a launcher's."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def command(ranks: int | None, *arguments: object) -> list[str]:
+    """launch/pretrain.py by the launcher on so many ranks, or by python alone where None."""
+    if ranks is None:
+        return [sys.executable, "launch/pretrain.py", *map(str, arguments)]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    start = ["deepspeed", "--num_gpus", str(ranks), "--master_port", str(port), "launch/pretrain.py"]
+    return [*start, *map(str, arguments)]
+
+
+def pretrain(ranks: int | None, *arguments: object, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    """Run launch/pretrain.py to its end, as a user would from the repository's root."""
+    return subprocess.run(
+        command(ranks, *arguments), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=timeout
+    )
+
+
+def must_pretrain(ranks: int | None, *arguments: object) -> str:
+    """As ``pretrain``, for runs that must succeed; returns what was printed."""
+    result = pretrain(ranks, *arguments)
+    assert result.returncode == 0, f"{result.args}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
+    return result.stdout
+
+
+def start_and_kill(when: Callable[[], bool], ranks: int | None, *arguments: object, log: Path) -> None:
+    """Start a run and kill every process of it with SIGKILL as soon as ``when`` holds."""
+    with log.open("w") as output:
+        process = subprocess.Popen(command(ranks, *arguments), cwd=ROOT, env=environment(), stdout=output, stderr=output)
+        while not when():
+            assert process.poll() is None, f"ended before it could be killed:\n{log.read_text()[-3000:]}"
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        for member in family:
+            member.kill()
+        psutil.wait_procs(family, timeout=30)
+        process.wait(timeout=30)
+
+
+def scalars(run: Path, tag: str) -> dict[int, float]:
+    """{step: value} of a TensorBoard tag of a run, as stored (fp32)."""
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    return {event.step: event.value for event in events.Scalars(tag)}
+
+
+def tags(run: Path) -> set[str]:
+    """All scalar tags of a run."""
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    return set(events.Tags()["scalars"])

@@ -1,0 +1,288 @@
+"""Recipes: what ships is what was published, every field is used, and every mistake is refused by name."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+from pathlib import Path
+
+import pytest
+
+import distil
+from distil.config import GROUPS, Loss, Recipe, field_names, nearest, shipped_recipes
+from distil.errors import ConfigError
+
+RECIPE = """
+[model]
+teacher = "t"
+student = "distilbert"
+student_layers = [0, 2]
+dropout = 0.1
+[loss]
+temperature = 2.0
+alpha_ce = 5.0
+alpha_mlm = 2.0
+alpha_cos = 1
+[masking]
+mlm_fraction = 0.15
+mask_share = 0.8
+keep_share = 0.1
+mlm_smoothing = 0.7
+[data]
+store = "s"
+max_length = 32
+batch_size = 12
+micro_batch_size = 4
+[optimizer]
+lr = 5e-4
+adam_beta1 = 0.9
+adam_beta2 = 0.98
+adam_eps = 1e-6
+weight_decay = 0.0
+warmup_fraction = 0.05
+max_grad_norm = 5.0
+epochs = 3
+seed = 56
+"""
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Writes the recipe above with one text replaced, and returns its path."""
+
+    def write(old: str = "", new: str = "") -> str:
+        assert old in RECIPE
+        path = tmp_path / "mine.toml"
+        path.write_text(RECIPE.replace(old, new, 1) if old else RECIPE + new)
+        return str(path)
+
+    return write
+
+
+def test_every_shipped_recipe_loads():
+    names = shipped_recipes()
+    assert {"distilbert-base-uncased", "quickstart", "quickstart-teacher"} <= set(names)
+    for name in names:
+        assert Recipe.load(name).name == name
+
+
+def test_distilbert_base_uncased_is_the_papers_recipe():
+    # arXiv 1910.01108, section 3 and 4, and the defaults and README of its public training code.
+    recipe = Recipe.load("distilbert-base-uncased")
+    assert recipe.mathematics() == {
+        "model": {
+            "teacher": "bert-base-uncased", "student": "distilbert", "student_layers": [0, 2, 4, 7, 9, 11],
+            "dropout": 0.1,
+        },
+        "loss": {
+            "temperature": 2.0, "alpha_ce": 5.0, "alpha_mlm": 2.0, "alpha_cos": 1.0, "alpha_clm": 0.0,
+            "alpha_mse": 0.0, "restrict_ce_to_mask": False, "normalize": "global",
+        },
+        "masking": {"mlm_fraction": 0.15, "mask_share": 0.8, "keep_share": 0.1, "mlm_smoothing": 0.7},
+        "data": {"store": "data/wiki-books", "max_length": 512, "batch_size": 4096, "micro_batch_size": 8},
+        "optimizer": {
+            "lr": 5e-4, "adam_beta1": 0.9, "adam_beta2": 0.98, "adam_eps": 1e-6, "weight_decay": 0.0,
+            "warmup_fraction": 0.05, "max_grad_norm": 5.0, "epochs": 3, "steps": 0, "seed": 56,
+        },
+    }  # fmt: skip
+
+
+def test_mathematics_has_every_field_but_those_of_the_run():
+    tables = Recipe.load("quickstart").mathematics()
+    named = {table: set(values) for table, values in tables.items()}
+    assert named == {t: {f.name for f in dataclasses.fields(g)} for t, g in GROUPS.items() if t != "run"}
+
+
+def test_numbers_derived_from_the_batch(written):
+    data = Recipe.load(written()).data
+    assert (data.budget_tokens, data.micro_batches) == (4 * 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("alphas", "needed"), [({"alpha_ce": 1.0}, True), ({"alpha_cos": 1.0}, True), ({"alpha_mse": 1.0}, True), ({}, False)]
+)  # fmt: skip
+def test_a_teacher_is_needed_where_a_term_compares_with_it(written, alphas, needed):
+    only_mlm = {"alpha_ce": 0.0, "alpha_cos": 0.0, "alpha_mlm": 1.0, "alpha_clm": 1.0}
+    assert Recipe.load(written(), {**only_mlm, **alphas}).loss.needs_teacher is needed
+
+
+# --- every field is read -------------------------------------------------------------------------------------------
+
+
+def _attributes_read() -> set[str]:
+    """Names x.NAME read in the package, outside of declaration and command line; self.NAME is someone else's."""
+    read = set()
+    for path in Path(distil.__file__).parent.rglob("*.py"):
+        if path.name not in ("config.py", "options.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                    owner = node.value.id if isinstance(node.value, ast.Name) else ""
+                    read |= {node.attr} if owner != "self" else set()
+    return read
+
+
+def test_every_field_is_read_somewhere():
+    from distil.kernels import triple_loss
+
+    # The fields of [loss] go to the loss as keyword arguments, all but normalize, which the trainer reads.
+    by_keyword = {f.name for f in dataclasses.fields(Loss)} & set(inspect.signature(triple_loss).parameters)
+    read = _attributes_read()
+    unread = [name for name in field_names() if name not in read | by_keyword]
+    assert unread == [], f"dead options: {unread}"
+
+
+def test_field_names_are_unique_over_the_groups():
+    assert len(field_names()) == len(set(field_names()))
+
+
+def test_every_field_says_what_it_is():
+    for group in GROUPS.values():
+        for field in dataclasses.fields(group):
+            assert field.metadata["help"].strip(), field.name
+
+
+def test_only_terms_that_are_off_have_a_default_in_the_mathematics():
+    defaults = {
+        f.name: f.default
+        for table, group in GROUPS.items()
+        for f in dataclasses.fields(group)
+        if table != "run" and f.default is not dataclasses.MISSING
+    }
+    assert defaults == {
+        "alpha_clm": 0.0, "alpha_mse": 0.0, "restrict_ce_to_mask": False, "normalize": "global", "steps": 0,
+    }  # fmt: skip
+
+
+# --- mistakes ------------------------------------------------------------------------------------------------------
+
+
+def refusal(path: str, overrides: dict | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        Recipe.load(path, overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("[loss]", "[losses]", ("unknown table [losses]", "did you mean loss?")),
+        ("temperature", "temprature", ("[loss]", "unknown field temprature", "did you mean temperature?")),
+        ("", "[run]\nlog_evry = 3\n", ("[run]", "unknown field log_evry", "did you mean log_every?")),
+        ("seed = 56", "seed = 56\nzzzzqqqq = 1", ("unknown field zzzzqqqq",)),
+        ("temperature = 2.0", "", ("[loss]", "temperature is missing", "softened")),
+        ('store = "s"', "", ("[data]", "store is missing")),
+        ("lr = 5e-4", 'lr = "fast"', ("[optimizer]: lr", "float", "'fast'")),
+        ("epochs = 3", "epochs = 3.0", ("[optimizer]: epochs", "int", "3.0")),
+        ("epochs = 3", "epochs = true", ("[optimizer]: epochs", "int", "True")),
+        ("lr = 5e-4", "lr = true", ("[optimizer]: lr", "float", "True")),
+        ('teacher = "t"', "teacher = 3", ("[model]: teacher", "str", "3")),
+        ("alpha_cos = 1", "alpha_cos = 1\nrestrict_ce_to_mask = 1", ("restrict_ce_to_mask", "bool", "1")),
+        ("student_layers = [0, 2]", "student_layers = []", ("student_layers", "list of integers")),
+        ("student_layers = [0, 2]", "student_layers = [0, 2.0]", ("student_layers", "list of integers")),
+        ("student_layers = [0, 2]", "student_layers = [true]", ("student_layers", "list of integers")),
+        ("student_layers = [0, 2]", "student_layers = 2", ("student_layers", "list of integers", "2")),
+        ("[loss]", "[loss", ("not TOML", "line")),
+        ("seed = 56", "seed = 56\nseed = 57", ("not TOML",)),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_the_file_is_named(written, old, new, said):
+    path = written(old, new)
+    message = refusal(path)
+    for text in (path, *said):
+        assert text in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("temperature", 0.0, "above 0"), ("temperature", -1.0, "above 0"), ("temperature", float("nan"), "above 0"),
+        ("normalize", "rank", "global or micro_batch"),
+        *((f"alpha_{term}", -1.0, "0 or more") for term in ("ce", "mlm", "cos", "clm", "mse")),
+        ("mlm_fraction", 0.0, "between 0 and 1"), ("mlm_fraction", 1.0, "between 0 and 1"),
+        ("mask_share", 0.95, "at most 1"), ("keep_share", -0.1, "at most 1"), ("mask_share", -0.1, "at most 1"),
+        ("max_length", 0, "above 0"), ("batch_size", 0, "above 0"), ("micro_batch_size", -4, "above 0"),
+        ("lr", 0.0, "above 0"), ("warmup_fraction", 1.0, "below 1"), ("warmup_fraction", -0.1, "from 0"),
+        ("max_grad_norm", 0.0, "above 0"), ("epochs", 0, "above 0"), ("steps", -1, "0 or more"),
+        ("seed", -1, "0 or more"), ("log_every", 0, "above 0"), ("eval_every", -1, "0 or more"),
+        ("save_every", -1, "0 or more"), ("heldout_tokens", 0, "above 0"), ("keep_checkpoints", 0, "above 0"),
+    ],
+)  # fmt: skip
+def test_a_value_out_of_range_is_refused(written, name, value, wanted):
+    message = refusal(written(), {name: value})
+    assert name in message and str(value) in message and wanted in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("alpha_ce", 0.0), ("mlm_fraction", 0.999), ("keep_share", 0.2), ("warmup_fraction", 0.0), ("steps", 0),
+        ("seed", 0), ("eval_every", 0), ("save_every", 0), ("normalize", "micro_batch"),
+    ],
+)  # fmt: skip
+def test_the_edge_of_a_range_is_within(written, name, value):
+    recipe = Recipe.load(written(), {name: value})
+    assert value in [getattr(getattr(recipe, table), name, None) for table in GROUPS]
+
+
+def test_a_recipe_without_any_loss_is_refused(written):
+    off = {"alpha_ce": 0.0, "alpha_mlm": 0.0, "alpha_cos": 0.0}
+    assert "at least one term" in refusal(written(), off)
+
+
+def test_batch_numbers_that_contradict_each_other(written):
+    message = refusal(written(), {"batch_size": 10})
+    assert "batch_size 10" in message and "micro_batch_size 4" in message
+    assert "--batch_size 12" in message  # the next multiple of 4
+    assert Recipe.load(written(), {"batch_size": 12}).data.micro_batches == 3
+
+
+# --- overrides and paths -------------------------------------------------------------------------------------------
+
+
+def test_overrides_replace_fields_and_nothing_else(written):
+    path = written()
+    plain = Recipe.load(path)
+    changed = Recipe.load(path, {"lr": 1, "student_layers": [1], "log_every": 7})
+    assert changed.optimizer == dataclasses.replace(plain.optimizer, lr=1.0) and type(changed.optimizer.lr) is float
+    assert changed.model == dataclasses.replace(plain.model, student_layers=(1,))
+    assert changed.run == dataclasses.replace(plain.run, log_every=7)
+    assert (changed.loss, changed.masking, changed.data) == (plain.loss, plain.masking, plain.data)
+
+
+def test_an_override_can_give_what_the_file_lacks(written):
+    assert Recipe.load(written("lr = 5e-4", ""), {"lr": 0.25}).optimizer.lr == 0.25
+
+
+def test_an_override_is_checked_like_the_file(written):
+    assert "lr must be of type float, not 'fast'" in refusal(written(), {"lr": "fast"})
+
+
+def test_an_unknown_override_names_the_nearest(written):
+    message = refusal(written(), {"temprature": 1.0})
+    assert "unknown option temprature" in message and "did you mean temperature?" in message
+
+
+def test_a_recipe_in_a_file_is_named_after_it(written):
+    assert Recipe.load(written()).name == "mine"
+
+
+def test_an_unknown_recipe_names_the_nearest_and_all():
+    message = refusal("quickstrat")
+    assert "did you mean quickstart" in message
+    assert all(name in message for name in shipped_recipes())
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    assert str(tmp_path / "no.toml") in refusal(str(tmp_path / "no.toml"))
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "binary.toml"
+    path.write_bytes(b"\xff\xfe\x00")
+    assert "not TOML" in refusal(str(path))
+
+
+def test_nearest_is_silent_where_nothing_is_near():
+    assert nearest("zzzzqqqq", ["temperature", "lr"]) == ""
+    assert nearest("alpha_cs", ["alpha_ce", "alpha_cos", "lr"]) == " (did you mean alpha_cos?)"
