@@ -100,8 +100,9 @@ def test_numbers_derived_from_the_batch(written):
 
 
 @pytest.mark.parametrize(
-    ("alphas", "needed"), [({"alpha_ce": 1.0}, True), ({"alpha_cos": 1.0}, True), ({"alpha_mse": 1.0}, True), ({}, False)]
-)  # fmt: skip
+    ("alphas", "needed"),
+    [({"alpha_ce": 1.0}, True), ({"alpha_cos": 1.0}, True), ({"alpha_mse": 1.0}, True), ({}, False)],
+)
 def test_a_teacher_is_needed_where_a_term_compares_with_it(written, alphas, needed):
     only_mlm = {"alpha_ce": 0.0, "alpha_cos": 0.0, "alpha_mlm": 1.0, "alpha_clm": 1.0}
     assert Recipe.load(written(), {**only_mlm, **alphas}).loss.needs_teacher is needed

@@ -177,8 +177,9 @@ def test_options_load_no_heavy_library():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"), [(["--temprature", "3"], "--temperature"), (["--deepspeed", "no/where.json"], "no/where.json")]
-)  # fmt: skip
+    ("arguments", "said"),
+    [(["--temprature", "3"], "--temperature"), (["--deepspeed", "no/where.json"], "no/where.json")],
+)
 def test_the_program_ends_with_one_line_and_its_code(arguments, said):
     result = python("launch/pretrain.py", *arguments)
     assert result.returncode == 78 and result.stdout == ""

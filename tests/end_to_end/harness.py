@@ -130,7 +130,9 @@ def must_pretrain(ranks: int | None, *arguments: object) -> str:
 def start_and_kill(when: Callable[[], bool], ranks: int | None, *arguments: object, log: Path) -> None:
     """Start a run and kill every process of it with SIGKILL as soon as ``when`` holds."""
     with log.open("w") as output:
-        process = subprocess.Popen(command(ranks, *arguments), cwd=ROOT, env=environment(), stdout=output, stderr=output)
+        process = subprocess.Popen(
+            command(ranks, *arguments), cwd=ROOT, env=environment(), stdout=output, stderr=output
+        )
         while not when():
             assert process.poll() is None, f"ended before it could be killed:\n{log.read_text()[-3000:]}"
         family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]

@@ -81,7 +81,9 @@ def test_fp16_overflow_skips_and_recovers(material, tmp_path, config):
         2, "--recipe", material.recipe, "--deepspeed", tmp_path / "hot.json", "--precision", "fp16", "--output_dir", out,
         "--max_steps", 40,
     )  # fmt: skip
-    scale, skipped, loss = (scalars(out, tag) for tag in ("optimizer/loss_scale", "optimizer/skipped_steps", "loss/total"))
+    scale, skipped, loss = (
+        scalars(out, tag) for tag in ("optimizer/loss_scale", "optimizer/skipped_steps", "loss/total")
+    )
     assert skipped[1] == 1 and loss[2] == pytest.approx(loss[1], rel=0.15)  # no update, another batch
     assert scale[40] < 2**32 and 0 < skipped[40] < 25
     assert skipped[40] == skipped[35]  # no overflow any more

@@ -1,0 +1,64 @@
+"""Each ds_config that ships, on two ranks: 20 steps, everything a run leaves behind, and on to 40."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+from harness import ROOT, Material, must_pretrain, scalars, tags
+from safetensors.torch import load_file
+
+CONFIGS = sorted(path.name for path in (ROOT / "ds_config").glob("*.json"))
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_twenty_steps_and_on_to_forty(material: Material, tmp_path: Path, config: str):
+    run = tmp_path / "run"
+    arguments = ("--recipe", material.recipe, "--deepspeed", f"ds_config/{config}", "--output_dir", run, "--steps", 60)
+    printed = must_pretrain(2, *arguments, "--max_steps", 20)
+    for wanted in ("student after", "held-out accuracy", f"tensorboard --logdir {tmp_path}", f"{run}/student"):
+        assert wanted in printed
+    assert (run / "checkpoints" / "latest").read_text() == "step-00000020\n"
+    assert tags(run) == set(readme_tags())
+    assert list(scalars(run, "loss/total")) == list(range(1, 21))
+    assert list(scalars(run, "heldout/mlm_accuracy")) == [0, 10, 20]
+    loads_and_matches(run, material, config)
+    printed = must_pretrain(2, *arguments, "--max_steps", 40)
+    assert "resuming from" in printed and list(scalars(run, "loss/total")) == list(range(1, 41))
+    first, *_, last = scalars(run, "heldout/perplexity").values()
+    assert last < first
+    assert not list((run / "checkpoints").glob(".*")) and len(list((run / "checkpoints").glob("step-*"))) == 2
+
+
+def readme_tags() -> list[str]:
+    """The tags that the README promises."""
+    table = (ROOT / "README.md").read_text().split("## TensorBoard tags")[1].split("\n## ")[0]
+    return re.findall(r"^\| `([a-z_/0-9]+)`", table, flags=re.MULTILINE)
+
+
+def loads_and_matches(run: Path, material: Material, config: str) -> None:
+    student, info = transformers.AutoModelForMaskedLM.from_pretrained(run / "student", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
+    assert student.vocab_projector.weight is student.distilbert.embeddings.word_embeddings.weight
+    tokenizer = transformers.AutoTokenizer.from_pretrained(run / "student")
+    assert tokenizer.get_vocab() == transformers.AutoTokenizer.from_pretrained(material.teacher).get_vocab()
+    assert "student after" in (run / "student" / "README.md").read_text()
+    assert json.loads((run / "student" / "config.json").read_text())["dtype"] == "float32"
+    if config == "zero0.json":
+        return  # no shards from which DeepSpeed's own tool could put the weights together
+    # DeepSpeed's own consolidation of the last checkpoint is what was trained: the export must equal it to the bit.
+    trained = get_fp32_state_dict_from_zero_checkpoint(str(run / "checkpoints"), tag="step-00000020")
+    exported = load_file(run / "student" / "model.safetensors")
+    for name, tensor in exported.items():
+        assert trained[f"student.{name}"].equal(tensor), name
+    with torch.no_grad():
+        copy = transformers.DistilBertForMaskedLM(student.config)
+        copy.load_state_dict({name.removeprefix("student."): tensor for name, tensor in trained.items()}, strict=False)
+        copy.tie_weights()
+        ids = torch.arange(5, 30)[None]
+        assert student.eval()(ids).logits.equal(copy.eval()(ids).logits)
