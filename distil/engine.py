@@ -26,6 +26,7 @@ from distil.errors import ConfigError, DataError
 from distil.placement import Placement
 
 T = TypeVar("T")
+_LIBC = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True)
@@ -113,15 +114,20 @@ def _cpu_has_bf16() -> bool:
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc reuse large freed blocks: by default each logits tensor is mapped and page-faulted anew.
+    """Let glibc reuse large freed blocks within a step: by default each logits tensor is mapped and page-faulted anew.
 
-    Measured on 2 cores with the quickstart's shapes: 1.5 x the tokens/s of the whole step.
+    Measured on 2 cores with the quickstart's shapes: 1.4 x the tokens/s of the whole step. ``_return_freed_memory``
+    after each step keeps the heap from growing by fragmentation.
     """
     m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(m_mmap_max, 0)
-        mallopt(m_trim_threshold, 2**31 - 1)
+    if hasattr(_LIBC, "mallopt"):
+        _LIBC.mallopt(m_mmap_max, 0)
+        _LIBC.mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def _return_freed_memory() -> None:
+    if hasattr(_LIBC, "malloc_trim"):
+        _LIBC.malloc_trim(0)
 
 
 def _share_cores(ranks_here: int) -> None:
@@ -154,7 +160,10 @@ class Engine:
         ):
             grads = [p.grad for p in self._engine.module.parameters() if p.grad is not None]
             self._fp32_norm = torch.nn.utils.get_total_norm(grads)
+        boundary = self._engine.is_gradient_accumulation_boundary()
         self._engine.step()
+        if boundary and self._ranks.device.type == "cpu":
+            _return_freed_memory()
         return output.terms
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:

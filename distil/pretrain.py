@@ -20,6 +20,7 @@ from distil.errors import ConfigError
 from distil.export import export_student, model_card
 from distil.job import Job, describe, settle
 from distil.models.distiller import Distiller
+from distil.models.families import FAMILIES
 from distil.models.loading import load_masked_lm
 from distil.models.student import decay_groups, make_student
 from distil.monitor import Monitor, git_revision
@@ -112,10 +113,8 @@ def _train(job: Job, folder: Path, ranks: Ranks) -> Results:
     dtype = DTYPES[placement.precision]
     torch.manual_seed(recipe.optimizer.seed)
     teacher, teacher_family = load_masked_lm(job.teacher, dtype)
-    teacher = teacher.to(ranks.device)
     student = make_student(teacher, recipe.model.student, recipe.model.student_layers, recipe.model.dropout)
-    from distil.models.families import FAMILIES
-
+    teacher = teacher.to(ranks.device)
     family = FAMILIES[recipe.model.student]
     compared = (teacher, teacher_family) if recipe.loss.needs_teacher else (None, None)
     module = Distiller(student, family, *compared, recipe.loss)

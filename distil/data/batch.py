@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distil.data.masking import Masker, masked_count
+from distil.data.masking import IGNORED, Masker, masked_count
 from distil.data.sampler import Plan, generator
 from distil.data.store import Store
 
@@ -19,14 +19,15 @@ HELDOUT_BUDGET = 4096
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """B sequences of N tokens in all, end to end.
+    """B sequences of N tokens in all, end to end, of which M are to be predicted.
 
-    ``input_ids_N``, ``labels_N`` (-100 where nothing is predicted) and ``position_ids_N`` are int64; ``cu_seqlens_B1``
-    is int32, the offset at which each sequence begins, and N at the end; ``longest`` is the longest sequence.
+    ``input_ids_N``, ``labels_N`` (-100 where nothing is predicted), ``position_ids_N`` and ``masked_rows_M`` (where
+    something is) are int64; ``cu_seqlens_B1`` is int32, the offset at which each sequence begins, and N at the end; ``longest`` is the longest sequence.
     """
 
     input_ids_N: Tensor
     labels_N: Tensor
+    masked_rows_M: Tensor
     position_ids_N: Tensor
     cu_seqlens_B1: Tensor
     longest: int
@@ -36,7 +37,7 @@ class PackedBatch:
         """Pack sequences of the given lengths whose ids and labels are already end to end."""
         cu_seqlens = np.concatenate(([0], np.cumsum(lengths_B))).astype(np.int32)
         positions = np.arange(len(input_ids_N), dtype=np.int64) - np.repeat(cu_seqlens[:-1].astype(np.int64), lengths_B)
-        arrays = (input_ids_N, labels_N, positions, cu_seqlens)
+        arrays = (input_ids_N, labels_N, np.flatnonzero(labels_N != IGNORED), positions, cu_seqlens)
         return cls(*(torch.from_numpy(array) for array in arrays), longest=int(lengths_B.max()))
 
     def to(self, device: torch.device) -> Self:

@@ -14,7 +14,7 @@ TOKENS = 128
 
 
 def milliseconds_a_sequence(model: transformers.PreTrainedModel) -> float:
-    """Median milliseconds for one sequence of 128 tokens (or all the model takes) at batch 1, logits included, with stock attention."""
+    """Median milliseconds for one sequence of 128 tokens at batch 1, logits included, with stock attention."""
     model.set_attn_implementation("sdpa")
     device = next(model.parameters()).device
     tokens = min(TOKENS, model.config.max_position_embeddings)

@@ -55,6 +55,7 @@ def triple_loss(
     teacher_head: Head | None,
     labels_N: Tensor,
     next_labels_N: Tensor | None = None,
+    masked_rows_M: Tensor | None = None,
     *,
     attended_count: int,
     masked_count: int,
@@ -70,14 +71,15 @@ def triple_loss(
     """The weighted loss of one packed micro-batch as its share of a global batch.
 
     ``labels_N`` holds the original id at masked rows and -100 elsewhere, ``next_labels_N`` the id that follows a row
-    and -100 where none does. The counts are rows of the whole global batch; 0 stands for "no such row anywhere" and
+    and -100 where none does. ``masked_rows_M`` are the indices of the labelled rows, in order: to look for them, as is
+    done where they are not given, makes the host wait for the device. The counts are rows of the whole global batch; 0 stands for "no such row anywhere" and
     gives a term of 0. Without a teacher only the cross-entropies are possible. Raises ValueError when shapes, labels
     or terms do not go together.
     """
     _check(student_hidden_NH, student_head, teacher_hidden_NG, teacher_head, labels_N, alpha_ce + alpha_cos + alpha_mse)
     zero = student_hidden_NH.new_zeros((), dtype=torch.float32)
     terms = dict.fromkeys(TERMS, zero)
-    masked_M = (labels_N != IGNORED).nonzero().squeeze(1)
+    masked_M = (labels_N != IGNORED).nonzero().squeeze(1) if masked_rows_M is None else masked_rows_M
     soft = alpha_ce > 0 or alpha_mse > 0
     if (soft and not restrict_ce_to_mask) or alpha_clm > 0:
         student_RV = student_head.logits(student_hidden_NH)

@@ -56,10 +56,10 @@ class Distiller(nn.Module):
         student_head = self._student_family.head(self.student)
         teacher_NG, teacher_head = self._run_teacher(inputs)
         if counts is None:
-            return _evaluate(student_NH, student_head, teacher_NG, teacher_head, batch.labels_N)
+            return _evaluate(student_NH, student_head, teacher_NG, teacher_head, batch)
         next_labels_N = batch.next_labels_N if self._weights["alpha_clm"] > 0 else None
         return triple_loss(
-            student_NH, student_head, teacher_NG, teacher_head, batch.labels_N, next_labels_N,
+            student_NH, student_head, teacher_NG, teacher_head, batch.labels_N, next_labels_N, batch.masked_rows_M,
             attended_count=counts.attended, masked_count=counts.masked, next_count=counts.next, **self._weights,
         )  # fmt: skip
 
@@ -73,15 +73,15 @@ class Distiller(nn.Module):
 
 @torch.no_grad()
 def _evaluate(
-    student_NH: Tensor, student_head: Head, teacher_NG: Tensor | None, teacher_head: Head | None, labels_N: Tensor
+    student_NH: Tensor, student_head: Head, teacher_NG: Tensor | None, teacher_head: Head | None, batch: PackedBatch
 ) -> Tensor:
-    masked_M = (labels_N >= 0).nonzero().squeeze(1)
-    labels_M = labels_N[masked_M]
+    masked_M = batch.masked_rows_M
+    labels_M = batch.labels_N[masked_M]
     student_MV = student_head.logits(student_NH[masked_M])
     teacher_MV = student_MV if teacher_head is None else teacher_head.logits(teacher_NG[masked_M])
     guess_M, teacher_guess_M = student_MV.argmax(-1), teacher_MV.argmax(-1)
     sums = (
-        torch.tensor(len(labels_M), device=labels_N.device),
+        torch.tensor(len(labels_M), device=labels_M.device),
         (guess_M == labels_M).sum(),
         F.cross_entropy(student_MV, labels_M, reduction="sum"),
         (teacher_guess_M == labels_M).sum(),

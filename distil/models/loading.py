@@ -16,6 +16,8 @@ transformers.utils.logging.disable_progress_bar()
 
 def load_config(name_or_dir: str) -> transformers.PreTrainedConfig:
     """A model's config. Raises DataError where there is none."""
+    if not Path(name_or_dir).is_dir() and (name_or_dir.startswith(("/", ".", "~")) or name_or_dir.count("/") > 1):
+        raise DataError(f"no model folder {name_or_dir}; name a folder with config.json, or a model of the hub")
     try:
         return transformers.AutoConfig.from_pretrained(name_or_dir, trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -49,4 +51,5 @@ def load_masked_lm(name_or_dir: str, dtype: torch.dtype) -> tuple[transformers.P
 def _refusal(name_or_dir: str, file: str, error: Exception) -> str:
     if Path(name_or_dir).is_dir():
         return f"model folder {name_or_dir}: {file} is missing or damaged ({one_line(error)[:200]})"
-    return f"model {name_or_dir}: no folder of that name, and the hub did not give it ({one_line(error)[:200]})"
+    reason = one_line(error).split(". ")[0]
+    return f"model {name_or_dir}: no folder of that name, and the hub did not give it ({reason})"

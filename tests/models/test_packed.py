@@ -1,0 +1,178 @@
+"""Packed batches against the stock models on padded ones: the same numbers, and sequences that do not meet."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from distil.data.batch import PackedBatch
+from distil.models.families import FAMILIES
+from distil.models.packed import packed_inputs, use_packed_attention
+
+VOCAB, PAD = 97, 0
+LENGTHS = {
+    "ragged": [5, 1, 17, 9], "equal": [8, 8, 8], "single": [13], "one token": [1], "ones": [1, 1, 1],
+    "a one last": [4, 1],
+}  # fmt: skip
+every_length = pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
+every_family = pytest.mark.parametrize("family", ["bert", "distilbert"])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Tensors are tiny here: threads that share two cores with other work would wait a hundred times as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def tiny(family: str, seed: int = 0, **changes) -> transformers.PreTrainedModel:
+    """A small model with every parameter random."""
+    if family == "bert":
+        shape = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48)
+        shape |= dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, max_position_embeddings=40)
+        model = transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=VOCAB, **(shape | changes)))
+    else:
+        shape = dict(dim=32, n_layers=3, n_heads=4, hidden_dim=48, dropout=0.0, attention_dropout=0.0)
+        shape |= dict(max_position_embeddings=40)
+        model = transformers.DistilBertForMaskedLM(transformers.DistilBertConfig(vocab_size=VOCAB, **(shape | changes)))
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            near_one = "LayerNorm.weight" in name or "layer_norm.weight" in name
+            parameter.copy_(torch.randn(parameter.shape, generator=draw) * 0.2 + near_one)
+    return model.eval()
+
+
+def batch_of(lengths: list[int], seed: int = 0) -> PackedBatch:
+    ids = np.random.default_rng(seed).integers(5, VOCAB, sum(lengths))
+    return PackedBatch.pack(ids, np.full(len(ids), -100), np.array(lengths, dtype=np.int32))
+
+
+def packed_logits(model: transformers.PreTrainedModel, batch: PackedBatch) -> torch.Tensor:
+    """Logits (N, V) of a packed batch, by the family's parts."""
+    family = FAMILIES[model.config.model_type]
+    use_packed_attention(model)
+    head = family.head(model)
+    return head.logits(family.hidden(model, **packed_inputs(batch)))
+
+
+def padded_logits(model: transformers.PreTrainedModel, batch: PackedBatch) -> torch.Tensor:
+    """Logits (N, V) at the real tokens of the stock model on a padded batch, attention spelt out in its own code."""
+    model.set_attn_implementation("eager")
+    bounds = batch.cu_seqlens_B1.tolist()
+    rows = [batch.input_ids_N[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
+    mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    logits = model(input_ids=ids, attention_mask=mask).logits
+    return logits[mask.bool()]
+
+
+def gradients(model: nn.Module, logits: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Of a fixed random combination of the logits."""
+    weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(3))
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    found = torch.autograd.grad((logits * weights).sum(), parameters, materialize_grads=True)
+    return dict(zip(names, found, strict=True))
+
+
+@every_length
+@every_family
+def test_packed_is_padded(family, lengths):
+    stock, model, batch = tiny(family), tiny(family), batch_of(lengths)
+    wanted, found = padded_logits(stock, batch), packed_logits(model, batch)
+    assert found.shape == wanted.shape == (sum(lengths), VOCAB)
+    # The same function in fp32, its sums in another order: roundings of 2^-24 through three layers, each of which
+    # multiplies by weights of gain about 1 and normalises. 2^8 of them, 1.5e-5 of the largest logit.
+    assert (found - wanted).abs().max() <= 2**-16 * wanted.abs().max()
+    one, other = gradients(model, found), gradients(stock, wanted)
+    biggest = max(float(grad.abs().max()) for grad in other.values())
+    for name, grad in other.items():
+        # Twice as deep a chain, and sums over all tokens with cancellation: 2^10 roundings of a tensor's largest
+        # entry; a gradient that is nought by its nature (a key's bias shifts all scores alike) is so against others.
+        scale = max(float(grad.abs().max()), 2**-6 * biggest)
+        assert (one[name] - grad).abs().max() <= 2**-14 * scale, name
+
+
+@every_family
+def test_sequences_do_not_see_each_other(family):
+    model, lengths = tiny(family), [6, 11, 3]
+    batch = batch_of(lengths)
+    changed_ids = batch.input_ids_N.clone()
+    changed_ids[6:17] = (changed_ids[6:17] + 31) % VOCAB
+    changed = replace(batch, input_ids_N=changed_ids)
+    with torch.no_grad():
+        before, after = packed_logits(model, batch), packed_logits(model, changed)
+    others = torch.tensor([True] * 6 + [False] * 11 + [True] * 3)
+    assert torch.equal(before[others], after[others])  # bitwise: the same operations on the same numbers
+    assert ((before[~others] - after[~others]).abs().amax(1) > 1e-3).all()
+
+
+@every_family
+def test_within_a_sequence_all_tokens_see_all(family):
+    model, batch = tiny(family), batch_of([6, 4])
+    changed_ids = batch.input_ids_N.clone()
+    changed_ids[5] = (changed_ids[5] + 31) % VOCAB
+    changed = replace(batch, input_ids_N=changed_ids)
+    with torch.no_grad():
+        moved = (packed_logits(model, batch) - packed_logits(model, changed)).abs().amax(1)
+    assert (moved[:6] > 1e-4).all() and (moved[6:] == 0).all()
+
+
+@every_family
+def test_positions_begin_anew_in_each_sequence(family):
+    # The same sequence twice: both copies have the same logits only if they have the same positions.
+    ids = np.random.default_rng(0).integers(5, VOCAB, 7)
+    batch = PackedBatch.pack(np.r_[ids, ids], np.full(14, -100), np.array([7, 7], dtype=np.int32))
+    with torch.no_grad():
+        logits = packed_logits(tiny(family), batch)
+    # Rows of one product may be summed in another order than others of it: a few roundings through three layers.
+    assert (logits[:7] - logits[7:]).abs().max() <= 2**-16 * logits.abs().max()
+
+
+@every_length
+@every_family
+def test_bf16_runs(family, lengths):
+    exact, batch = tiny(family), batch_of(lengths)
+    model = copy.deepcopy(exact).bfloat16()
+    use_packed_attention(model)
+    hidden = FAMILIES[family].hidden(model, **packed_inputs(batch))
+    assert hidden.dtype == torch.bfloat16 and hidden.shape == (sum(lengths), 32)
+    found, wanted = packed_logits(model, batch), packed_logits(exact, batch)
+    # bf16 keeps 8 bits, 2^-9 a rounding; some twenty roundings in a row through three layers, added like noise.
+    assert (found - wanted).abs().max() <= 0.05 * wanted.abs().max()
+    found.sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+@every_family
+def test_attention_dropout_acts_in_training_alone(family):
+    name = "attention_probs_dropout_prob" if family == "bert" else "attention_dropout"
+    model, batch = tiny(family, **{name: 0.5}), batch_of([9, 4])
+    with torch.no_grad():
+        evaluated = [packed_logits(model, batch) for _ in range(2)]
+        model.train()
+        torch.manual_seed(0)
+        trained = [packed_logits(model, batch) for _ in range(2)]
+    assert torch.equal(*evaluated)
+    assert not torch.equal(*trained) and not torch.equal(trained[0], evaluated[0])
+
+
+def test_inputs_are_shared_between_models():
+    # Teacher and student run on one set of inputs: the first must leave it as it was.
+    batch = batch_of([5, 2])
+    inputs = packed_inputs(batch)
+    models = {name: tiny(name) for name in ("bert", "distilbert")}
+    for model in models.values():
+        use_packed_attention(model)
+    with torch.no_grad():
+        for name, model in [*models.items(), *models.items()]:
+            found = FAMILIES[name].hidden(model, **inputs)
+            assert torch.equal(found, FAMILIES[name].hidden(model, **packed_inputs(batch)))

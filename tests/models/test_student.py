@@ -1,0 +1,244 @@
+"""A student from its teacher's layers: every tensor accounted for, a full copy computes the same function."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from distil.errors import ConfigError
+from distil.models.student import decay_groups, make_student, student_config
+
+LAYERS = (0, 3, 5)
+# Where each family keeps the parts of layer {}, written out here once more: BERT's name and DistilBERT's.
+LAYER = {
+    "attention.self.query": "attention.q_lin", "attention.self.key": "attention.k_lin",
+    "attention.self.value": "attention.v_lin", "attention.output.dense": "attention.out_lin",
+    "attention.output.LayerNorm": "sa_layer_norm", "intermediate.dense": "ffn.lin1", "output.dense": "ffn.lin2",
+    "output.LayerNorm": "output_layer_norm",
+}  # fmt: skip
+REST = {
+    "bert.embeddings.word_embeddings.weight": "distilbert.embeddings.word_embeddings.weight",
+    "bert.embeddings.LayerNorm.weight": "distilbert.embeddings.LayerNorm.weight",
+    "bert.embeddings.LayerNorm.bias": "distilbert.embeddings.LayerNorm.bias",
+    "cls.predictions.transform.dense.weight": "vocab_transform.weight",
+    "cls.predictions.transform.dense.bias": "vocab_transform.bias",
+    "cls.predictions.transform.LayerNorm.weight": "vocab_layer_norm.weight",
+    "cls.predictions.transform.LayerNorm.bias": "vocab_layer_norm.bias",
+    "cls.predictions.decoder.weight": "vocab_projector.weight",
+    "cls.predictions.decoder.bias": "vocab_projector.bias",
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Tensors are tiny here: threads that share two cores with other work would wait a hundred times as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
+    """The model with every parameter random, LayerNorms and biases included: as made, many are 0 or 1 alike."""
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            near_one = "LayerNorm.weight" in name or "layer_norm.weight" in name
+            parameter.copy_(torch.randn(parameter.shape, generator=draw) * 0.3 + near_one)
+    return model.eval()
+
+
+def bert_config(**changes) -> transformers.BertConfig:
+    shape = dict(
+        vocab_size=97, hidden_size=32, num_hidden_layers=6, num_attention_heads=4, intermediate_size=48,
+        max_position_embeddings=40, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3, pad_token_id=7,
+        initializer_range=0.5,
+    )  # fmt: skip
+    return transformers.BertConfig(**{**shape, **changes})
+
+
+@pytest.fixture(scope="module")
+def teacher() -> transformers.BertForMaskedLM:
+    return randomised(transformers.BertForMaskedLM(bert_config()))
+
+
+def pairs_of(family: str) -> dict[str, str]:
+    """Teacher's tensor name by student's, for LAYERS."""
+    found = {}
+    for own, other in enumerate(LAYERS):
+        for bert, distilbert in LAYER.items():
+            for part in ("weight", "bias"):
+                mine = f"distilbert.transformer.layer.{own}.{distilbert}.{part}"
+                mine = mine if family == "distilbert" else f"bert.encoder.layer.{own}.{bert}.{part}"
+                found[mine] = f"bert.encoder.layer.{other}.{bert}.{part}"
+    if family == "distilbert":
+        return found | {mine: theirs for theirs, mine in REST.items()}
+    same = [*REST, "bert.embeddings.position_embeddings.weight", "bert.embeddings.token_type_embeddings.weight"]
+    return found | {name: name for name in [*same, "cls.predictions.bias"]}
+
+
+@pytest.mark.parametrize("family", ["distilbert", "bert"])
+def test_every_tensor_comes_from_the_teacher(teacher, family):
+    mine, theirs = make_student(teacher, family, LAYERS, 0.1).state_dict(), teacher.state_dict()
+    pairs = pairs_of(family)
+    for name, other in pairs.items():
+        assert torch.equal(mine[name], theirs[other]), name
+    # What is left is accounted for: nothing keeps the random values it was made with.
+    folded = {"distilbert.embeddings.position_embeddings.weight"} if family == "distilbert" else set()
+    assert mine.keys() - pairs.keys() == folded
+    for name in folded:
+        token_type = theirs["bert.embeddings.token_type_embeddings.weight"][0]
+        assert torch.equal(mine[name], theirs["bert.embeddings.position_embeddings.weight"] + token_type)
+
+
+@pytest.mark.parametrize("family", ["distilbert", "bert"])
+def test_nothing_of_the_random_start_is_left(teacher, family):
+    students = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        students.append(make_student(teacher, family, LAYERS, 0.1).state_dict())
+    assert all(torch.equal(students[0][name], students[1][name]) for name in students[0])
+
+
+@pytest.mark.parametrize("family", ["distilbert", "bert"])
+def test_a_full_depth_copy_computes_the_teachers_logits(teacher, family):
+    student = make_student(teacher, family, range(6), 0.0).eval()
+    ids = torch.randint(97, (3, 40), generator=torch.Generator().manual_seed(1))  # all positions
+    with torch.no_grad():
+        wanted, found = teacher(ids).logits, student(ids).logits
+    # The same function; only the order of adding three embeddings differs, a rounding of 2^-24 that six layers carry
+    # on. Each may double it a few times (random weights, LayerNorm): 2^10 roundings of the largest logit, 6e-5.
+    assert (found - wanted).abs().max() <= 2**-14 * wanted.abs().max()
+    assert wanted.abs().max() > 1  # and there is something to compare
+
+
+def test_a_distilbert_can_be_the_teacher():
+    shape = dict(vocab_size=97, dim=32, n_layers=3, n_heads=4, hidden_dim=48, max_position_embeddings=40)
+    teacher = randomised(transformers.DistilBertForMaskedLM(transformers.DistilBertConfig(**shape)))
+    student = make_student(teacher, "distilbert", range(3), 0.0)
+    mine, theirs = student.state_dict(), teacher.state_dict()
+    assert mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+    assert torch.equal(
+        make_student(teacher, "distilbert", (2,), 0.0).distilbert.transformer.layer[0].ffn.lin1.weight,
+        teacher.distilbert.transformer.layer[2].ffn.lin1.weight,
+    )
+
+
+def test_fewer_layers_are_another_function(teacher):
+    student = make_student(teacher, "distilbert", LAYERS, 0.0).eval()
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        assert (student(ids).logits - teacher(ids).logits).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("family", ["distilbert", "bert"])
+def test_layers_may_repeat_and_go_backwards(teacher, family):
+    student = make_student(teacher, family, (5, 0, 0), 0.0).state_dict()
+    name = "distilbert.transformer.layer.{}.ffn.lin1.weight"
+    name = name if family == "distilbert" else "bert.encoder.layer.{}.intermediate.dense.weight"
+    for own, other in enumerate((5, 0, 0)):
+        wanted = teacher.state_dict()[f"bert.encoder.layer.{other}.intermediate.dense.weight"]
+        assert torch.equal(student[name.format(own)], wanted)
+
+
+@pytest.mark.parametrize("family", ["distilbert", "bert"])
+def test_the_decoder_is_tied_and_the_teacher_is_left_alone(teacher, family):
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    student = make_student(teacher, family, LAYERS, 0.1)
+    decoder, embeddings = student.get_output_embeddings().weight, student.get_input_embeddings().weight
+    assert decoder is embeddings
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.add_(1)  # no storage is shared with the teacher
+    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
+
+
+def test_a_student_is_fp32_whatever_the_teacher(teacher):
+    half = randomised(transformers.BertForMaskedLM(bert_config())).bfloat16()
+    student = make_student(half, "distilbert", LAYERS, 0.1)
+    assert {p.dtype for p in student.parameters()} == {torch.float32}
+    theirs = half.state_dict()
+    word = student.distilbert.embeddings.word_embeddings.weight
+    assert torch.equal(word, theirs["bert.embeddings.word_embeddings.weight"].float())
+    position = theirs["bert.embeddings.position_embeddings.weight"].float()
+    token_type = theirs["bert.embeddings.token_type_embeddings.weight"][0].float()
+    # Folded in fp32: in bf16 the sum would lose its lower bits.
+    assert torch.equal(student.distilbert.embeddings.position_embeddings.weight, position + token_type)
+
+
+# --- config --------------------------------------------------------------------------------------------------------
+
+
+def test_a_distilbert_config_has_the_teachers_shape():
+    config = student_config(bert_config(hidden_act="relu"), "distilbert", LAYERS, 0.25)
+    found = {name: getattr(config, name) for name in (
+        "n_layers", "dim", "n_heads", "hidden_dim", "activation", "vocab_size", "max_position_embeddings",
+        "dropout", "attention_dropout", "pad_token_id", "initializer_range", "tie_word_embeddings",
+    )}  # fmt: skip
+    assert found == {
+        "n_layers": 3, "dim": 32, "n_heads": 4, "hidden_dim": 48, "activation": "relu", "vocab_size": 97,
+        "max_position_embeddings": 40, "dropout": 0.25, "attention_dropout": 0.25, "pad_token_id": 7,
+        "initializer_range": 0.5, "tie_word_embeddings": True,
+    }  # fmt: skip
+
+
+def test_a_bert_config_differs_in_depth_and_dropout_alone():
+    teacher = bert_config(layer_norm_eps=1e-5, type_vocab_size=3, hidden_act="relu")
+    mine, theirs = student_config(teacher, "bert", LAYERS, 0.25).to_dict(), teacher.to_dict()
+    assert {name for name in theirs if mine.get(name) != theirs[name]} == {
+        "num_hidden_layers", "hidden_dropout_prob", "attention_probs_dropout_prob",
+    }  # fmt: skip
+    assert (mine["num_hidden_layers"], mine["hidden_dropout_prob"], mine["attention_probs_dropout_prob"]) == (
+        3,
+        0.25,
+        0.25,
+    )
+
+
+def test_dropout_reaches_the_modules(teacher):
+    student = make_student(teacher, "distilbert", LAYERS, 0.25)
+    assert {m.p for m in student.modules() if isinstance(m, nn.Dropout)} == {0.25}
+
+
+@pytest.mark.parametrize(
+    ("changes", "family", "layers", "said"),
+    [
+        ({}, "distilbert", (0, 6), "layer 6 is out of range: the teacher has 6 layers, 0 to 5"),
+        ({}, "distilbert", (-1,), "layer -1 is out of range"),
+        ({"num_hidden_layers": 2}, "bert", (0, 2), "the teacher has 2 layers, 0 to 1"),
+        ({}, "gpt2", (0,), "student gpt2: no such family; there are: bert, distilbert"),
+        ({"layer_norm_eps": 1e-5}, "distilbert", (0,), "LayerNorm epsilon 1e-12, the teacher 1e-05"),
+    ],
+)
+def test_what_cannot_be_made_is_refused(changes, family, layers, said):
+    with pytest.raises(ConfigError) as caught:
+        student_config(bert_config(**changes), family, layers, 0.1)
+    assert said in str(caught.value)
+
+
+def test_a_teacher_of_no_known_family_is_refused():
+    with pytest.raises(ConfigError, match="type roberta"):
+        student_config(transformers.RobertaConfig(), "distilbert", (0,), 0.1)
+
+
+# --- optimiser groups ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["distilbert", "bert"])
+def test_decay_groups_are_a_partition(teacher, family):
+    student = make_student(teacher, family, LAYERS, 0.1)
+    decayed, plain = decay_groups(student, 0.125)
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.125, 0.0)
+    found = [id(p) for group in (decayed, plain) for p in group["params"]]
+    assert len(found) == len(set(found)) and set(found) == {id(p) for p in student.parameters()}
+    # Matrices have two dimensions; biases and LayerNorms have one: a criterion of its own.
+    assert {p.dim() for p in decayed["params"]} == {2} and {p.dim() for p in plain["params"]} == {1}
+
+
+def test_frozen_parameters_are_in_no_group(teacher):
+    student = make_student(teacher, "distilbert", LAYERS, 0.1)
+    frozen = student.distilbert.embeddings.requires_grad_(False)
+    ids = {id(p) for group in decay_groups(student, 0.1) for p in group["params"]}
+    assert not ids & {id(p) for p in frozen.parameters()} and ids
