@@ -105,7 +105,8 @@ def read_state(checkpoint: Path) -> dict[str, int | str]:
 
 
 def _whole(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", path.name))
+    names = (path.name for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", path.name))
+    return sorted(names, key=lambda name: int(name.removeprefix("step-")))
 
 
 def _random_state() -> dict[str, torch.Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,9 @@ class Model:
     student: str = option("family of the student: distilbert, or bert for a student like its teacher")
     student_layers: tuple[int, ...] = option("teacher layers that initialise the student's, in order, counted from 0")
     dropout: float = option("dropout of the student, in hidden states and attention")
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.dropout < 1, "dropout", self.dropout, "from 0 to below 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +72,7 @@ class Masking:
     mlm_smoothing: float = option("tokens are drawn in proportion to count^-smoothing")
 
     def __post_init__(self) -> None:
+        _require(self.mlm_smoothing >= 0, "mlm_smoothing", self.mlm_smoothing, "0 or more")
         _require(0 < self.mlm_fraction < 1, "mlm_fraction", self.mlm_fraction, "between 0 and 1")
         shares = (self.mask_share, self.keep_share)
         _require(
@@ -120,6 +125,10 @@ class Optimizer:
 
     def __post_init__(self) -> None:
         _require(self.lr > 0, "lr", self.lr, "above 0")
+        for name in ("adam_beta1", "adam_beta2"):
+            _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "from 0 to below 1")
+        _require(self.adam_eps > 0, "adam_eps", self.adam_eps, "above 0")
+        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
         _require(0 <= self.warmup_fraction < 1, "warmup_fraction", self.warmup_fraction, "from 0 to below 1")
         _require(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "above 0")
         _require(self.epochs > 0, "epochs", self.epochs, "above 0")
@@ -178,6 +187,8 @@ class Recipe:
         for table in tables:
             if table not in GROUPS:
                 raise ConfigError(f"recipe {path}: unknown table [{table}]{nearest(table, GROUPS)}")
+            if not isinstance(tables[table], dict):
+                raise ConfigError(f"recipe {path}: {table} must be one table, [{table}]")
         groups = {}
         left = dict(overrides or {})
         for table, group in GROUPS.items():
@@ -235,9 +246,9 @@ def _typed(kind: str, value: Any, where: str) -> Any:
         if isinstance(value, list | tuple) and value and all(type(item) is int for item in value):
             return tuple(value)
         raise ConfigError(f"{where} must be a list of integers, not {value!r}")
-    if kind == "float" and type(value) in (int, float):
-        return float(value)
-    if type(value).__name__ != kind:
+    if kind == "float" and type(value) in (int, float) and not math.isinf(value):
+        return float(value)  # nan fails every range
+    if kind == "float" or type(value).__name__ != kind:
         raise ConfigError(f"{where} must be of type {kind}, not {value!r}")
     return value
 

@@ -13,15 +13,17 @@ from pathlib import Path
 def building(folder: Path, replace: bool = False) -> Iterator[Path]:
     """A draft to fill that becomes ``folder`` when all has gone well, and nothing otherwise.
 
-    Raises OSError where ``folder`` exists, unless it is to be replaced.
+    Raises FileExistsError where ``folder`` exists, unless it is a folder that is to be replaced.
     """
+    if folder.exists() and not (replace and folder.is_dir()):
+        raise FileExistsError(f"{folder} exists")
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     draft.chmod(0o755)
     old = draft.with_name(draft.name + ".old")
     try:
         yield draft
-        if replace and folder.exists():
+        if folder.exists():
             folder.rename(old)
         draft.rename(folder)
     finally:

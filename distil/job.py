@@ -10,7 +10,7 @@ import transformers
 
 from distil.config import Recipe
 from distil.data.batch import Batcher
-from distil.data.masking import Masker, masked_count
+from distil.data.masking import Masker
 from distil.data.sampler import Plan
 from distil.data.store import Store
 from distil.data.tokenizer import fingerprint, load_tokenizer
@@ -22,6 +22,7 @@ from distil.models.loading import load_config
 from distil.models.student import student_config
 from distil.placement import Placement
 from distil.prepare import open_stores
+from distil.shares import ceil_share
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Job:
         """Rows in these micro-batches, known from the plan before any is assembled."""
         tokens = [self.plan.tokens(number) for number in numbers]
         sequences = sum(len(self.plan.sequences(number)) for number in numbers)
-        masked = sum(masked_count(n, self.recipe.masking.mlm_fraction) for n in tokens)
+        masked = sum(ceil_share(n, self.recipe.masking.mlm_fraction) for n in tokens)
         return Counts(sum(tokens), masked, sum(tokens) - sequences)
 
     def identity(self) -> dict[str, Any]:

@@ -96,8 +96,8 @@ def _add_group(parser: argparse.ArgumentParser, title: str, group: type, values:
             now = " ".join(map(str, now))
         else:
             how |= {"type": {"int": int, "float": float, "str": str}[kind]}
-        text = field.metadata["help"].replace("%", "%%")
-        section.add_argument(f"--{field.name}", default=argparse.SUPPRESS, help=f"{text} (default: {now})", **how)
+        text = f"{field.metadata['help']} (default: {now})".replace("%", "%%")
+        section.add_argument(f"--{field.name}", default=argparse.SUPPRESS, help=text, **how)
 
 
 def _bool(text: str) -> bool:

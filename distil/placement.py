@@ -76,6 +76,8 @@ def place(
     for block, why in FOREIGN_BLOCKS.items():
         if block in config:
             raise ConfigError(f"ds_config {path}: remove {block}: {why}")
+    for name in ("fp16", "bf16", "zero_optimization", "optimizer"):
+        _require_object(path, name, config.get(name, {}))
     accumulation = _accumulation(recipe, ranks)
     owned = {
         "train_batch_size": recipe.data.batch_size,
@@ -121,9 +123,10 @@ def _settle(path: str | Path, recipe: Recipe, name: str, stated: Any, owned: flo
 
 def _settle_optimizer(path: str | Path, recipe: Recipe, config: dict[str, Any]) -> None:
     block = config.setdefault("optimizer", {"type": "AdamW", "params": {"torch_adam": True}})
-    if not isinstance(block, dict) or str(block.get("type", "")).lower() != "adamw":
+    if str(block.get("type", "")).lower() != "adamw":
         raise ConfigError(f"ds_config {path}: optimizer must be of type AdamW, which the recipe's numbers are for")
     params = block.setdefault("params", {})
+    _require_object(path, "optimizer.params", params)
     o = recipe.optimizer
     owned = {"lr": o.lr, "eps": o.adam_eps, "weight_decay": o.weight_decay}
     for name, value in owned.items():
@@ -137,7 +140,11 @@ def _settle_optimizer(path: str | Path, recipe: Recipe, config: dict[str, Any]) 
 def _settle_precision(
     path: str | Path, config: dict[str, Any], device: str, precisions: Collection[str], asked: str
 ) -> tuple[str, list[str]]:
-    enabled = [name for name in ("fp16", "bf16") if config.get(name, {}).get("enabled", False)]
+    switches = {name: config.get(name, {}).get("enabled", False) for name in ("fp16", "bf16")}
+    for name, switch in switches.items():
+        if not isinstance(switch, bool):
+            raise ConfigError(f"ds_config {path}: {name}.enabled is {switch!r}; it must be true or false")
+    enabled = [name for name, switch in switches.items() if switch]
     if len(enabled) > 1:
         raise ConfigError(f"ds_config {path}: fp16 and bf16 are both enabled; keep one")
     stated = enabled[0] if enabled else "fp32"
@@ -157,7 +164,7 @@ def _settle_precision(
 
 def _zero_stage(path: str | Path, config: dict[str, Any]) -> int:
     stage = config.setdefault("zero_optimization", {"stage": 0}).get("stage", 0)
-    if stage not in (0, 1, 2, 3):
+    if type(stage) is not int or stage not in (0, 1, 2, 3):
         raise ConfigError(f"ds_config {path}: zero_optimization.stage is {stage!r}; it must be 0, 1, 2 or 3")
     return stage
 
@@ -167,9 +174,16 @@ def _settle_zero3(config: dict[str, Any]) -> None:
     config["zero_optimization"].setdefault("stage3_gather_16bit_weights_on_model_save", True)
 
 
+def _require_object(path: str | Path, name: str, block: Any) -> None:
+    if not isinstance(block, dict):
+        raise ConfigError(f"ds_config {path}: {name} is {block!r}; it must be a JSON object")
+
+
 def _autos(config: Any, where: str = "") -> str:
     if config == "auto":
         return where
+    if isinstance(config, list):
+        config = dict(enumerate(config))
     if isinstance(config, dict):
         found = (_autos(value, f"{where}.{name}".lstrip(".")) for name, value in config.items())
         return next((name for name in found if name), "")

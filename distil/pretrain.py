@@ -28,7 +28,7 @@ from distil.options import DEFAULT_RECIPE, Options
 from distil.placement import place
 from distil.prepare import FROM_RECIPE, recipe_digest, sample_encoder, sample_store
 from distil.results import Results, measure
-from distil.rundir import claim, finished, free_folder
+from distil.rundir import check, claim, finished, free_folder
 from distil.trainer import Trainer
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -66,7 +66,7 @@ def _run(options: Options, recipe: Recipe, ranks: Ranks) -> Path:
         return Path()
     if folder is None:
         folder = ranks.first_does(lambda: free_folder(Path("runs"), job))
-    ranks.first_does(lambda: claim(folder, job))
+    ranks.first_does(lambda: check(folder, job))
     if done := ranks.first_does(lambda: finished(folder, job)):
         _say(ranks, f"already done in {folder}, at step {done.step:,}; --max_steps or another --output_dir trains on")
     else:
@@ -114,6 +114,7 @@ def _train(job: Job, folder: Path, ranks: Ranks) -> Results:
     torch.manual_seed(recipe.optimizer.seed)
     teacher, teacher_family = load_masked_lm(job.teacher, dtype)
     student = make_student(teacher, recipe.model.student, recipe.model.student_layers, recipe.model.dropout)
+    ranks.first_does(lambda: claim(folder, job))
     teacher = teacher.to(ranks.device)
     family = FAMILIES[recipe.model.student]
     compared = (teacher, teacher_family) if recipe.loss.needs_teacher else (None, None)

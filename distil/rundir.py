@@ -11,26 +11,31 @@ from distil.job import Job
 from distil.results import RESULTS, Results
 
 RUN = "run.json"
+DRAFT = f".{RUN}"
 
 
-def claim(folder: Path, job: Job) -> None:
-    """Make ``folder`` this job's. Raises ConfigError where it holds another run, DataError where it cannot be made."""
-    identity = job.identity()
+def check(folder: Path, job: Job) -> None:
+    """Raise ConfigError where ``folder`` holds anything but this very run; nothing is written."""
     if (folder / RUN).exists():
-        difference = _difference(_read(folder / RUN), identity)
+        difference = _difference(_read(folder / RUN), job.identity())
         if difference:
             raise ConfigError(
                 f"output directory {folder} holds another run ({difference}); give the same options to resume it, "
                 "or another --output_dir"
             )
-        return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and (not folder.is_dir() or any(path.name != DRAFT for path in folder.iterdir())):
         raise ConfigError(f"output directory {folder} exists and holds no run of ours; give another --output_dir")
+
+
+def claim(folder: Path, job: Job) -> None:
+    """Make ``folder`` this job's. Raises ConfigError as ``check`` does, DataError where it cannot be written."""
+    check(folder, job)
+    if (folder / RUN).exists():
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        draft = folder / f".{RUN}"
-        draft.write_text(json.dumps(identity, indent=2) + "\n")
-        draft.rename(folder / RUN)
+        (folder / DRAFT).write_text(json.dumps(job.identity(), indent=2) + "\n")
+        (folder / DRAFT).rename(folder / RUN)
     except OSError as error:
         raise DataError(f"output directory {folder} cannot be written: {error.strerror}") from error
 

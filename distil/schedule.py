@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from distil.shares import ceil_share
 
 
 def learning_rate(step: int, total: int, peak: float, warmup_fraction: float) -> float:
@@ -11,7 +11,7 @@ def learning_rate(step: int, total: int, peak: float, warmup_fraction: float) ->
     Warm-up takes ceil(warmup_fraction x total) steps and its last one has the peak. Step 0 already learns, where a
     schedule that starts at 0 would throw its batch away; the decay would reach 0 at step ``total``, which never runs.
     """
-    warmup = math.ceil(warmup_fraction * total)
+    warmup = ceil_share(total, warmup_fraction)
     if step < warmup:
         return peak * (step + 1) / warmup
     return peak * max(0, total - step) / (total - warmup)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import math
 from pathlib import Path
 
 import pytest
@@ -287,3 +288,20 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
 def test_nearest_is_silent_where_nothing_is_near():
     assert nearest("zzzzqqqq", ["temperature", "lr"]) == ""
     assert nearest("alpha_cs", ["alpha_ce", "alpha_cos", "lr"]) == " (did you mean alpha_cos?)"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("dropout", 1.5), ("dropout", -0.1), ("adam_beta1", 1.5), ("adam_eps", -1.0), ("weight_decay", -1.0),
+     ("mlm_smoothing", math.nan), ("lr", math.inf), ("temperature", math.inf), ("alpha_ce", math.inf)],
+)  # fmt: skip
+def test_numbers_that_no_recipe_can_mean(name, value):
+    with pytest.raises(ConfigError, match=name):
+        Recipe.load("quickstart", {name: value})
+
+
+@pytest.mark.parametrize("text", ["model = 3", "[[model]]"])
+def test_a_group_that_is_no_table(tmp_path, text):
+    (tmp_path / "r.toml").write_text(text + "\n")
+    with pytest.raises(ConfigError, match="model must be one table"):
+        Recipe.load(str(tmp_path / "r.toml"))

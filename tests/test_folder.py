@@ -88,3 +88,16 @@ def test_two_builders_do_not_meet(tmp_path):
         (one / "file").write_text("one")
     assert (tmp_path / "made" / "file").read_text() == "one"
     assert names(tmp_path) == ["made"]
+
+
+def test_an_existing_folder_is_never_taken_over(tmp_path):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(FileExistsError), building(tmp_path / "there"):
+        pass
+
+
+def test_a_file_is_not_replaced_by_a_folder(tmp_path):
+    (tmp_path / "there").write_text("mine")
+    with pytest.raises(FileExistsError), building(tmp_path / "there", replace=True):
+        pass
+    assert (tmp_path / "there").read_text() == "mine" and len(list(tmp_path.iterdir())) == 1

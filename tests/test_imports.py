@@ -15,7 +15,7 @@ import distil
 ROOT = Path(distil.__file__).parents[1]
 # From bottom to top; a name is a module of distil, a package of it with all inside, or a program's folder.
 LEVELS = [
-    ["distil", "errors"],
+    ["distil", "errors", "shares"],
     ["config", "folder", "schedule"],
     ["placement", "kernels"],
     ["options", "data"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -269,3 +270,22 @@ def test_files_that_cannot_be_read(tmp_path):
 def test_reading_keeps_the_file_as_it_is(written):
     config = {"train_batch_size": "auto", "zero_optimization": {"stage": 2}}
     assert read_ds_config(written(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"fp16": True}, "fp16 is True"),
+        ({"zero_optimization": 2}, "zero_optimization is 2"),
+        ({"optimizer": {"type": "AdamW", "params": None}}, "optimizer.params is None"),
+        ({"zero_optimization": {"stage": True}}, "stage is True"),
+        ({"zero_optimization": {"stage": 2.0}}, "stage is 2.0"),
+        ({"fp16": {"enabled": "auto"}}, "fp16.enabled is 'auto'"),
+        ({"tensorboard": {"paths": ["auto"]}}, "tensorboard.paths.0 is"),
+    ],
+)
+def test_blocks_of_the_wrong_kind(tmp_path, config, said):
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        place(path, Recipe.load("quickstart"), 1, "cpu", ("bf16", "fp32"), "auto")

@@ -62,3 +62,8 @@ def test_every_step_learns_and_none_above_the_peak(total, fraction, peak):
 def test_the_rate_is_proportional_to_the_peak():
     one, four = rates(40, 1.0, 0.1), rates(40, 4.0, 0.1)  # powers of two: scaling is exact
     assert [4 * rate for rate in one] == four
+
+
+def test_warm_up_is_counted_exactly():
+    # 0.07 x 100 is 7.000000000000001 in floating point: the peak must come at the 7th step, not the 8th.
+    assert learning_rate(6, 100, 1.0, 0.07) == 1.0 == learning_rate(7, 100, 1.0, 0.07)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distil.data.masking import IGNORED, Masker, masked_count
+from distil.data.masking import IGNORED, Masker
 from distil.data.sampler import Plan, generator
 from distil.data.store import Store
 
@@ -21,8 +21,9 @@ HELDOUT_BUDGET = 4096
 class PackedBatch:
     """B sequences of N tokens in all, end to end, of which M are to be predicted.
 
-    ``input_ids_N``, ``labels_N`` (-100 where nothing is predicted), ``position_ids_N`` and ``masked_rows_M`` (where
-    something is) are int64; ``cu_seqlens_B1`` is int32, the offset at which each sequence begins, and N at the end; ``longest`` is the longest sequence.
+    ``input_ids_N``, ``labels_N`` (-100 where nothing is predicted), ``masked_rows_M`` (where something is) and
+    ``position_ids_N`` are int64; ``cu_seqlens_B1`` is int32, the offset at which each sequence begins, and N at the
+    end; ``longest`` is the longest sequence.
     """
 
     input_ids_N: Tensor
@@ -67,12 +68,6 @@ class Batcher:
         ids_N, lengths_B = self.store.gather(self.plan.epoch(epoch)[k])
         inputs_N, labels_N = self.masker.mask(ids_N, generator("masks", self.seed, epoch, k))
         return PackedBatch.pack(inputs_N, labels_N, lengths_B)
-
-    def counts(self, numbers: range) -> tuple[int, int, int]:
-        """(attended, masked, sequences) over these micro-batches: known from the plan, before any is assembled."""
-        tokens = [self.plan.tokens(number) for number in numbers]
-        sequences = sum(len(self.plan.sequences(number)) for number in numbers)
-        return sum(tokens), sum(masked_count(n, self.masker.fraction) for n in tokens), sequences
 
 
 def heldout_batches(store: Store, masker: Masker, at_most: int) -> list[PackedBatch]:

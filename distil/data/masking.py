@@ -9,19 +9,13 @@ corpus (XLM's smoothing, arXiv 1901.07291, section 3.1), special tokens never; o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 
 from distil.errors import DataError
+from distil.shares import ceil_share
 
 IGNORED = -100
-
-
-def masked_count(tokens: int, fraction: float) -> int:
-    """ceil(fraction x tokens), exactly: 0.07 x 100 is 7, where floating point would round up to 8."""
-    exact = Fraction(repr(fraction))
-    return -(-tokens * exact.numerator // exact.denominator)
 
 
 @dataclass(frozen=True)
@@ -51,7 +45,7 @@ class Masker:
 
         A pure function of the ids and the generator's state.
         """
-        count = masked_count(len(ids_N), self.fraction)
+        count = ceil_share(len(ids_N), self.fraction)
         weights_N = self.weights_V[ids_N]
         if np.count_nonzero(weights_N) < count:
             raise DataError(

@@ -72,11 +72,15 @@ def triple_loss(
 
     ``labels_N`` holds the original id at masked rows and -100 elsewhere, ``next_labels_N`` the id that follows a row
     and -100 where none does. ``masked_rows_M`` are the indices of the labelled rows, in order: to look for them, as is
-    done where they are not given, makes the host wait for the device. The counts are rows of the whole global batch; 0 stands for "no such row anywhere" and
-    gives a term of 0. Without a teacher only the cross-entropies are possible. Raises ValueError when shapes, labels
-    or terms do not go together.
+    done where they are not given, makes the host wait for the device. The counts are rows of the whole global batch;
+    0 stands for "no such row anywhere" and gives a term of 0. Without a teacher only the cross-entropies are possible.
+    Raises ValueError when shapes or terms do not go together; that labels are ids of the vocabulary is for the store
+    to see to, as a look would cost a wait.
     """
-    _check(student_hidden_NH, student_head, teacher_hidden_NG, teacher_head, labels_N, alpha_ce + alpha_cos + alpha_mse)
+    _check(
+        student_hidden_NH, student_head, teacher_hidden_NG, teacher_head, labels_N, next_labels_N,
+        alpha_ce + alpha_mse, alpha_cos, alpha_clm,
+    )  # fmt: skip
     zero = student_hidden_NH.new_zeros((), dtype=torch.float32)
     terms = dict.fromkeys(TERMS, zero)
     masked_M = (labels_N != IGNORED).nonzero().squeeze(1) if masked_rows_M is None else masked_rows_M
@@ -132,17 +136,24 @@ def _cross_entropy(logits_RV: Tensor, labels_R: Tensor, count: int) -> Tensor:
 
 def _check(
     student_hidden: Tensor, student_head: Head, teacher_hidden: Tensor | None, teacher_head: Head | None,
-    labels: Tensor, teacher_weight: float,
+    labels: Tensor, next_labels: Tensor | None, soft: float, alpha_cos: float, alpha_clm: float,
 ) -> None:  # fmt: skip
     if student_hidden.dim() != 2 or labels.shape != student_hidden.shape[:1]:
         raise ValueError(
             f"triple_loss: student hidden {tuple(student_hidden.shape)} and labels {tuple(labels.shape)} must be "
             "(N, H) and (N,): pack the batch first"
         )
-    if teacher_weight > 0:
-        if teacher_hidden is None or teacher_head is None:
-            raise ValueError("triple_loss: alpha_ce, alpha_cos and alpha_mse need a teacher")
-        if teacher_hidden.shape[0] != student_hidden.shape[0]:
-            raise ValueError(
-                f"triple_loss: {teacher_hidden.shape[0]} teacher rows, {student_hidden.shape[0]} student rows"
-            )
+    if alpha_clm > 0 and (next_labels is None or next_labels.shape != labels.shape):
+        raise ValueError("triple_loss: alpha_clm needs next_labels_N of the shape of labels_N")
+    if soft == 0 and alpha_cos == 0:
+        return
+    if teacher_hidden is None or teacher_head is None:
+        raise ValueError("triple_loss: alpha_ce, alpha_cos and alpha_mse need a teacher")
+    if teacher_hidden.shape[0] != student_hidden.shape[0]:
+        raise ValueError(f"triple_loss: {teacher_hidden.shape[0]} teacher rows, {student_hidden.shape[0]} student rows")
+    if alpha_cos > 0 and teacher_hidden.shape != student_hidden.shape:
+        widths = f"{student_hidden.shape[1]} and {teacher_hidden.shape[1]}"
+        raise ValueError(f"triple_loss: alpha_cos compares hidden states of one width, not of {widths}")
+    if soft > 0 and student_head.weight_VH.shape[0] != teacher_head.weight_VH.shape[0]:
+        sizes = f"{student_head.weight_VH.shape[0]} and {teacher_head.weight_VH.shape[0]}"
+        raise ValueError(f"triple_loss: logits over vocabularies of {sizes} cannot be compared")

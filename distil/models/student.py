@@ -44,15 +44,18 @@ def make_student(
 ) -> transformers.PreTrainedModel:
     """A student in fp32 whose every tensor comes from the teacher.
 
-    Layer i of the student starts as layer ``layers[i]`` of the teacher; embeddings, their LayerNorm and the whole
-    language-model head are copied. Where the student has no token-type embedding, the teacher's first one is added to
-    every position, so that a full-depth copy computes the teacher's function.
+    Raises ConfigError for a teacher whose decoder is not tied to its embeddings: the student's is. Layer i of
+    the student starts as layer ``layers[i]`` of the teacher; embeddings, their LayerNorm and the whole language-model
+    head are copied. Where the student has no token-type embedding, the teacher's first one is added to every position,
+    so that a full-depth copy computes the teacher's function; where only the student has them, they start at 0.
     """
     config = student_config(teacher.config, family, layers, dropout)
     source, target = family_of(teacher.config), FAMILIES[family]
+    if source.module(teacher, "head.decoder").weight is not source.module(teacher, "word_embeddings").weight:
+        raise ConfigError("the teacher's decoder is not tied to its embeddings, as the student's would be")
     student = target.model_class(config)
     with torch.no_grad():
-        for name in target.modules.keys() & source.modules.keys():
+        for name in (name for name in target.modules if name in source.modules):
             pairs = enumerate(layers) if name.startswith("layer.") else [(None, None)]
             for own, other in pairs:
                 _copy(source.module(teacher, name, other), target.module(student, name, own))
@@ -66,9 +69,12 @@ def _copy(source: nn.Module, target: nn.Module) -> None:
 
 
 def _fold_token_types(teacher: nn.Module, source: Family, student: nn.Module, target: Family) -> None:
-    types = source.module(teacher, "token_type_embeddings")
-    if types is not None and target.module(student, "token_type_embeddings") is None:
-        target.module(student, "position_embeddings").weight += types.weight[0].float()
+    theirs = source.module(teacher, "token_type_embeddings")
+    ours = target.module(student, "token_type_embeddings")
+    if theirs is not None and ours is None:
+        target.module(student, "position_embeddings").weight += theirs.weight[0].float()
+    elif theirs is None and ours is not None:
+        ours.weight.zero_()
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict]:

@@ -13,6 +13,7 @@ from distil.data.masking import Masker
 from distil.data.sampler import Plan
 from distil.data.store import Store
 from distil.data.store_writer import StoreWriter
+from distil.shares import ceil_share
 
 SPECIAL = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
 VOCAB, BUDGET, SEED = 300, 64, 5
@@ -152,14 +153,15 @@ def test_the_next_epoch_masks_the_same_sequences_anew(tmp_path):
         assert not torch.equal(batch.labels_N, again.labels_N)
 
 
-def test_counts_are_those_of_the_batches(store):
+def test_the_plan_knows_the_counts_of_its_batches(store):
     b = batcher(store)
     numbers = range(2, b.plan.start(1) + 2)  # into the second epoch
     made = [b.batch(number) for number in numbers]
     attended = sum(len(batch.input_ids_N) for batch in made)
     masked = sum(int((batch.labels_N >= 0).sum()) for batch in made)
     sequences = sum(len(batch.cu_seqlens_B1) - 1 for batch in made)
-    assert b.counts(numbers) == (attended, masked, sequences)
+    tokens = [b.plan.tokens(number) for number in numbers]
+    assert attended == sum(tokens) and masked == sum(ceil_share(n, b.masker.fraction) for n in tokens)
     following = sum(int((batch.next_labels_N >= 0).sum()) for batch in made)
     assert following == attended - sequences
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distil.data.masking import Masker, masked_count
+from distil.data.masking import Masker
 from distil.errors import DataError
 
 SPECIAL = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
@@ -35,23 +35,6 @@ def rng(seed: int = 0) -> np.random.Generator:
 def assert_binomial(found: int, draws: int, share: float) -> None:
     deviation = math.sqrt(draws * share * (1 - share))
     assert abs(found - draws * share) <= SIGMAS * deviation, (found, draws * share, deviation)
-
-
-# --- how many ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("tokens", "fraction", "count"),
-    [(100, 0.07, 7), (100, 0.15, 15), (20, 0.15, 3), (101, 0.15, 16), (1, 0.15, 1), (0, 0.15, 0), (4096, 0.15, 615)],
-)
-def test_counts_by_hand(tokens, fraction, count):
-    assert masked_count(tokens, fraction) == count
-
-
-@given(tokens=st.integers(0, 10**7), thousandths=st.integers(1, 999))
-def test_the_count_is_the_exact_ceiling(tokens, thousandths):
-    count = masked_count(tokens, float(f"0.{thousandths:03d}"))
-    assert 1000 * count >= thousandths * tokens > 1000 * (count - 1)
 
 
 @settings(max_examples=60, deadline=None)

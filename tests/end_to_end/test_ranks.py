@@ -78,8 +78,8 @@ def test_fp16_overflow_skips_and_recovers(material, tmp_path, config):
     (tmp_path / "hot.json").write_text(json.dumps(ds_config))
     out = tmp_path / "run"
     must_pretrain(
-        2, "--recipe", material.recipe, "--deepspeed", tmp_path / "hot.json", "--precision", "fp16", "--output_dir", out,
-        "--max_steps", 40,
+        2, "--recipe", material.recipe, "--deepspeed", tmp_path / "hot.json", "--precision", "fp16",
+        "--output_dir", out, "--max_steps", 40,
     )  # fmt: skip
     scale, skipped, loss = (
         scalars(out, tag) for tag in ("optimizer/loss_scale", "optimizer/skipped_steps", "loss/total")
