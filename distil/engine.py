@@ -83,7 +83,7 @@ def start_ranks() -> Ranks:
     on_cpu = accelerator.device_name() == "cpu"
     if on_cpu:
         _keep_freed_memory()
-        _share_cores(int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])))
+        _share_cores(int(os.environ.get("LOCAL_SIZE", os.environ["WORLD_SIZE"])))  # LOCAL_SIZE: DeepSpeed's launcher
         # Gloo alone: DeepSpeed's shared-memory op is compiled on first use, which needs a compiler and minutes.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     else:
@@ -155,12 +155,10 @@ class Engine:
             # Stage 0 divides the gradients by the loss scale but never multiplies the loss by it (0.19.8).
             loss = loss * self.loss_scale
         self._engine.backward(loss, scale_wrt_gas=False)
-        if self._engine.is_gradient_accumulation_boundary() and not hasattr(
-            self._engine.optimizer, "_global_grad_norm"
-        ):
+        boundary = self._engine.is_gradient_accumulation_boundary()
+        if boundary and not hasattr(self._engine.optimizer, "_global_grad_norm"):
             grads = [p.grad for p in self._engine.module.parameters() if p.grad is not None]
             self._fp32_norm = torch.nn.utils.get_total_norm(grads)
-        boundary = self._engine.is_gradient_accumulation_boundary()
         self._engine.step()
         if boundary and self._ranks.device.type == "cpu":
             _return_freed_memory()

@@ -27,18 +27,20 @@ class Options:
     dry_run: bool = False
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are ConfigErrors: one line instead of the usage."""
+
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; --help lists the options")
 
 
 def parse(arguments: Sequence[str], description: str) -> tuple[Options, Recipe]:
     """The options and the recipe with its overrides. Raises ConfigError; ``--help`` prints and exits."""
-    first = _Parser(add_help=False, allow_abbrev=False)
+    first = Parser(add_help=False, allow_abbrev=False)
     first.add_argument("--recipe", default=DEFAULT_RECIPE)
     name = first.parse_known_args(arguments)[0].recipe
     recipe = Recipe.load(name)
-    parser = _Parser(description=description, allow_abbrev=False, formatter_class=_Formatter)
+    parser = Parser(description=description, allow_abbrev=False, formatter_class=Formatter)
     _add_run_options(parser)
     for title, group in GROUPS.items():
         _add_group(parser, f"{title} (recipe {recipe.name})", group, getattr(recipe, title))
@@ -56,7 +58,9 @@ def parse(arguments: Sequence[str], description: str) -> tuple[Options, Recipe]:
     return options, Recipe.load(name, given)
 
 
-class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+class Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Help with defaults, wide enough for our longest option."""
+
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=36, width=120)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-from distil import errors
+from distil import errors, options
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line; a mistake in it ends the program with exit code 2."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    """The command line. Raises ConfigError."""
+    parser = options.Parser(description=__doc__, allow_abbrev=False, formatter_class=options.Formatter)
     source = parser.add_argument_group("input, one of --text and --dataset")
     one = source.add_mutually_exclusive_group(required=True)
     one.add_argument("--text", nargs="+", metavar="FILE", help="UTF-8 text, a sequence a line; or .jsonl, .parquet")
@@ -30,23 +30,23 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     """Build the store and print what went into it."""
-    options = parse()
+    chosen = parse()
     from distil.data.binarize import binarize, read_dataset, read_text
     from distil.data.tokenizer import load_tokenizer
 
-    if options.text:
-        texts = read_text(options.text, options.text_field)
+    if chosen.text:
+        texts = read_text(chosen.text, chosen.text_field)
     else:
-        texts = read_dataset(options.dataset, options.dataset_config, options.split, options.text_field)
+        texts = read_dataset(chosen.dataset, chosen.dataset_config, chosen.split, chosen.text_field)
     report = binarize(
         texts,
-        load_tokenizer(options.tokenizer),
-        options.out,
-        max_length=options.max_length,
-        heldout_fraction=options.heldout_fraction,
-        overwrite=options.overwrite,
+        load_tokenizer(chosen.tokenizer),
+        chosen.out,
+        max_length=chosen.max_length,
+        heldout_fraction=chosen.heldout_fraction,
+        overwrite=chosen.overwrite,
     )
-    print(f"{options.out}: done\n{report}")
+    print(f"{chosen.out}: done\n{report}")
 
 
 if __name__ == "__main__":

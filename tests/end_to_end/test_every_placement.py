@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
 from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
-from harness import ROOT, Material, must_pretrain, scalars, tags
+from harness import ROOT, Material, environment, must_pretrain, scalars, tags
 from safetensors.torch import load_file
 
 CONFIGS = sorted(path.name for path in (ROOT / "ds_config").glob("*.json"))
@@ -62,3 +63,29 @@ def loads_and_matches(run: Path, material: Material, config: str) -> None:
         copy.tie_weights()
         ids = torch.arange(5, 30)[None]
         assert student.eval()(ids).logits.equal(copy.eval()(ids).logits)
+
+
+def test_a_dry_run_prints_the_plan_and_leaves_nothing(material: Material, tmp_path: Path):
+    printed = must_pretrain(None, "--recipe", material.recipe, "--output_dir", tmp_path / "run", "--dry_run")
+    for wanted in (
+        "5 CE + 2 MLM + 1 COS",
+        "4 micro-batches = 4 accumulated x 1 rank(s)",
+        "128 tokens at most",
+        "steps",
+    ):
+        assert wanted in printed
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_slurm_script_is_the_same_job(material: Material, tmp_path: Path):
+    arguments = ("--recipe", material.recipe, "--output_dir", tmp_path / "run", "--max_steps", 2)
+    environ = {**environment(), "SLURM_GPUS_ON_NODE": "2", "SLURM_SUBMIT_DIR": str(ROOT)}
+    result = subprocess.run(
+        ["bash", "slurm/pretrain_8xv100.sh", *map(str, arguments)],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "2 rank(s)" in result.stdout and (tmp_path / "run" / "student" / "model.safetensors").exists()

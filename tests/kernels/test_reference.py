@@ -382,6 +382,10 @@ S = SimpleNamespace(hidden=Setting().hidden.detach(), labels=Setting().labels)
         ({"teacher_hidden_NG": None, "teacher_head": None, "alpha_ce": 0.0, "alpha_cos": 1.0}, "need a teacher"),
         ({"teacher_hidden_NG": None, "teacher_head": None, "alpha_ce": 0.0, "alpha_mse": 1.0}, "need a teacher"),
         ({"teacher_hidden_NG": torch.zeros(5, G)}, "5 teacher rows, 6 student rows"),
+        ({"teacher_hidden_NG": torch.zeros(6, 1), "alpha_cos": 1.0}, "of one width, not of 8 and 1"),
+        ({"alpha_clm": 1.0}, "needs next_labels_N"),
+        ({"alpha_clm": 1.0, "next_labels_N": S.labels[:5]}, "needs next_labels_N"),
+        ({"teacher_head": Head(torch.tanh, torch.zeros(9, G), None)}, "vocabularies of 7 and 9"),
     ],
 )
 def test_what_does_not_go_together_is_refused(changes, said):

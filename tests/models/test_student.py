@@ -242,3 +242,21 @@ def test_frozen_parameters_are_in_no_group(teacher):
     frozen = student.distilbert.embeddings.requires_grad_(False)
     ids = {id(p) for group in decay_groups(student, 0.1) for p in group["params"]}
     assert not ids & {id(p) for p in frozen.parameters()} and ids
+
+
+def test_an_untied_teacher_is_refused():
+    config = transformers.BertConfig(
+        vocab_size=97, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="not tied"):
+        make_student(transformers.BertForMaskedLM(config), "distilbert", [0, 1], 0.0)
+
+
+def test_a_bert_student_of_a_distilbert_computes_its_function():
+    config = transformers.DistilBertConfig(vocab_size=97, dim=32, n_layers=2, n_heads=4, hidden_dim=64)
+    teacher = transformers.DistilBertForMaskedLM(config).eval()
+    student = make_student(teacher, "bert", [0, 1], 0.0).eval()
+    ids = torch.arange(5, 40)[None]
+    # The same operations on the same numbers, but for adding a token-type row of zeros.
+    torch.testing.assert_close(student(ids).logits, teacher(ids).logits, rtol=1e-6, atol=1e-6)
