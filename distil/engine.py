@@ -18,7 +18,7 @@ if not torch.accelerator.is_available():
 
 import deepspeed
 from deepspeed.accelerator import get_accelerator
-from deepspeed.runtime.base_optimizer import ZeROOptimizer
+from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
 from deepspeed.utils import logger, safe_get_full_fp32_param
 from torch import Tensor, nn
 
@@ -27,6 +27,7 @@ from distil.placement import Placement
 
 T = TypeVar("T")
 _LIBC = ctypes.CDLL(None)
+STEPS_BETWEEN_TRIMS = 8
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def _keep_freed_memory() -> None:
     """Let glibc reuse large freed blocks within a step: by default each logits tensor is mapped and page-faulted anew.
 
     Measured on 2 cores with the quickstart's shapes: 1.4 x the tokens/s of the whole step. ``_return_freed_memory``
-    after each step keeps the heap from growing by fragmentation.
+    every few steps keeps the heap from growing by fragmentation.
     """
     m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
     if hasattr(_LIBC, "mallopt"):
@@ -144,23 +145,33 @@ class Engine:
     def __init__(self, module: nn.Module, groups: list[dict[str, Any]], placement: Placement, ranks: Ranks) -> None:
         self._engine, *_ = deepspeed.initialize(model=module, model_parameters=groups, config=placement.config)
         self._ranks = ranks
-        self._fp32_norm: Tensor | None = None
+        self._norm: Tensor | float | None = None
+        optimizer = self._engine.optimizer
+        # Stage 0 in 16 bits: a wrapper of the optimiser whose handling of the loss scale is left to us (0.19.8).
+        self._unfused = optimizer if isinstance(optimizer, FP16_UnfusedOptimizer) else None
+        if self._unfused is not None:
+            # It has taken a step on zeros, which moves Adam's bias correction on by one and decays the weights.
+            self._unfused.optimizer.state.clear()
+            for half, full in self._unfused_masters().items():
+                full.data.copy_(half.data)
 
     def micro_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """Forward, backward and, on the last micro-batch of a step, the update. Returns the loss terms, detached."""
         output = self._engine(*args, **kwargs)
         # DeepSpeed averages over ranks and accumulation; shares of a global batch are to be summed.
         loss = output.total * self._ranks.world
-        if not isinstance(self._engine.optimizer, ZeROOptimizer):
-            # Stage 0 divides the gradients by the loss scale but never multiplies the loss by it (0.19.8).
-            loss = loss * self.loss_scale
+        scale = self.loss_scale
+        if self._unfused is not None:
+            loss = loss * scale  # it divides gradients by the scale without having multiplied the loss
         self._engine.backward(loss, scale_wrt_gas=False)
         boundary = self._engine.is_gradient_accumulation_boundary()
-        if boundary and not hasattr(self._engine.optimizer, "_global_grad_norm"):
+        if boundary and self._engine.optimizer is self._engine.basic_optimizer:
             grads = [p.grad for p in self._engine.module.parameters() if p.grad is not None]
-            self._fp32_norm = torch.nn.utils.get_total_norm(grads)
+            self._norm = torch.nn.utils.get_total_norm(grads)
         self._engine.step()
-        if boundary and self._ranks.device.type == "cpu":
+        if boundary and self._unfused is not None:
+            self._norm = self._engine.get_global_grad_norm() / scale
+        if boundary and self._ranks.device.type == "cpu" and self._engine.global_steps % STEPS_BETWEEN_TRIMS == 0:
             _return_freed_memory()
         return output.terms
 
@@ -180,17 +191,15 @@ class Engine:
     @property
     def grad_norm(self) -> float:
         """Global norm of the last step's gradients before clipping; waits for the device."""
-        norm = self._engine.get_global_grad_norm() if self._fp32_norm is None else self._fp32_norm
+        norm = self._engine.get_global_grad_norm() if self._norm is None else self._norm
         return float(norm) if norm is not None else float("nan")
 
     @property
     def loss_scale(self) -> float:
         """Factor that keeps fp16 gradients from flushing to zero; 1 in other precisions."""
-        optimizer = self._engine.optimizer
-        if isinstance(optimizer, ZeROOptimizer):
-            return float(optimizer.loss_scale)
-        config = getattr(optimizer, "loss_scale_config", None)
-        return float(config.cur_scale) if config is not None else 1.0
+        if self._unfused is not None:
+            return float(self._unfused.loss_scale_config.cur_scale)
+        return float(getattr(self._engine.optimizer, "loss_scale", 1.0))
 
     @property
     def skipped_steps(self) -> int:
@@ -207,10 +216,9 @@ class Engine:
             yield name, (parameter if value is None else value).detach().float().cpu()
 
     def _unfused_masters(self) -> dict[nn.Parameter, Tensor]:
-        optimizer = self._engine.optimizer
-        if isinstance(optimizer, ZeROOptimizer) or not hasattr(optimizer, "fp32_groups"):
+        if self._unfused is None:
             return {}
-        groups = zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True)
+        groups = zip(self._unfused.fp16_groups, self._unfused.fp32_groups, strict=True)
         return {half: full for halves, fulls in groups for half, full in zip(halves, fulls, strict=True)}
 
     def save(self, root: Path, tag: str) -> None:
