@@ -68,7 +68,8 @@ class Checkpoints:
             if state[key] != now:
                 raise ConfigError(
                     f"checkpoint {self._folder / name} was written with {key} = {state[key]}, this run has {now}: "
-                    "resume with the same number of ranks and the same ds_config"
+                    "resume with the same number of ranks and the same ds_config, or start again in another folder "
+                    f"(or after removing {self._folder.parent})"
                 )
         engine.load(self._folder, name)
         _set_random_state(load_file(self._folder / name / f"random-{self._ranks.rank}.safetensors"))

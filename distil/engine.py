@@ -22,7 +22,7 @@ from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer
 from deepspeed.utils import logger, safe_get_full_fp32_param
 from torch import Tensor, nn
 
-from distil.errors import ConfigError, DataError
+from distil.errors import ConfigError, UserError
 from distil.placement import Placement
 
 T = TypeVar("T")
@@ -60,16 +60,30 @@ class Ranks:
 
     def first_does(self, work: Callable[[], T]) -> T:
         """The result of work that rank 0 alone does, on every rank; a user's mistake in it is raised on every rank."""
-        result, error = None, None
-        if self.first:
-            try:
-                result = work()
-            except (DataError, ConfigError) as mistake:
-                error = mistake
+        result, error = _attempt(work) if self.first else (None, None)
         result, error = self.share((result, error))
-        if error is not None:
-            raise error
-        return result
+        return _settled(result, error)
+
+    def all_do(self, work: Callable[[], T]) -> T:
+        """The result of work that every rank does; the first mistake of a user in it is raised on every rank."""
+        result, error = _attempt(work)
+        errors: list[UserError | None] = [None] * self.world
+        dist.all_gather_object(errors, error)
+        return _settled(result, next((e for e in errors if e is not None), None))
+
+
+def _attempt(work: Callable[[], T]) -> tuple[T | None, UserError | None]:
+    try:
+        return work(), None
+    except UserError as mistake:
+        return None, mistake
+
+
+def _settled(result: T, error: UserError | None) -> T:
+    if error is not None:
+        error.shared = True
+        raise error
+    return result
 
 
 def start_ranks() -> Ranks:
@@ -89,10 +103,23 @@ def start_ranks() -> Ranks:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     else:
         accelerator.set_device(int(os.environ["LOCAL_RANK"]))
+        _check_kernels()
     logger.setLevel("WARNING")
     backend = "gloo" if on_cpu else accelerator.communication_backend_name()
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
     return Ranks(dist.get_rank(), dist.get_world_size(), torch.device(accelerator.current_device_name()))
+
+
+def _check_kernels() -> None:
+    if not torch.cuda.is_available():
+        return
+    major, minor = torch.cuda.get_device_capability()
+    built_for = [int(arch[3:]) for arch in torch.cuda.get_arch_list() if arch[3:].isdigit()]
+    if built_for and 10 * major + minor < min(built_for):
+        raise ConfigError(
+            f"this torch ({torch.__version__}) has no kernels for {torch.cuda.get_device_name()} (sm_{major}{minor}); "
+            "a V100 needs torch's CUDA 12.6 build: install that into .venv"
+        )
 
 
 def stop_ranks() -> None:
@@ -106,7 +133,7 @@ def precisions_of(device: torch.device) -> tuple[str, ...]:
     if device.type == "cuda":
         bf16 = torch.cuda.get_device_capability(device) >= (8, 0)
         return ("fp16", "bf16", "fp32") if bf16 else ("fp16", "fp32")
-    return ("bf16", "fp32") if torch.backends.cpu.get_cpu_capability() and _cpu_has_bf16() else ("fp32",)
+    return ("bf16", "fp32") if _cpu_has_bf16() else ("fp32",)
 
 
 def _cpu_has_bf16() -> bool:
@@ -155,11 +182,14 @@ class Engine:
             for half, full in self._unfused_masters().items():
                 full.data.copy_(half.data)
 
-    def micro_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Forward, backward and, on the last micro-batch of a step, the update. Returns the loss terms, detached."""
-        output = self._engine(*args, **kwargs)
+    def micro_step(self, *args: Any, weight: float = 1.0) -> Tensor:
+        """Forward, backward and, on the last micro-batch of a step, the update. Returns the loss terms, detached.
+
+        A micro-batch of weight 0 only keeps this rank in step with the others.
+        """
+        output = self._engine(*args)
         # DeepSpeed averages over ranks and accumulation; shares of a global batch are to be summed.
-        loss = output.total * self._ranks.world
+        loss = output.total * (weight * self._ranks.world)
         scale = self.loss_scale
         if self._unfused is not None:
             loss = loss * scale  # it divides gradients by the scale without having multiplied the loss
@@ -173,13 +203,13 @@ class Engine:
             self._norm = self._engine.get_global_grad_norm() / scale
         if boundary and self._ranks.device.type == "cpu" and self._engine.global_steps % STEPS_BETWEEN_TRIMS == 0:
             _return_freed_memory()
-        return output.terms
+        return output.terms * weight
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+    def evaluate(self, *args: Any) -> Any:
         """The module's forward without gradient, in eval mode; all ranks must call it alike."""
         self._engine.eval()
         with torch.no_grad():
-            output = self._engine(*args, **kwargs)
+            output = self._engine(*args)
         self._engine.train()
         return output
 

@@ -1,26 +1,37 @@
 """Errors a user can cause, the exit code of each, and how a program ends with one.
 
 Exit codes follow sysexits(3) where it has a word for the matter, so a scheduler can act on them:
-65 bad data, 70 failure at run time, 75 requeue me, 78 bad configuration.
+65 bad data, 70 failure at run time, 78 bad configuration; 130 as a shell has it for an interrupt.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 
 EXIT_DATA = 65
 EXIT_RUNTIME = 70
 EXIT_CONFIG = 78
+SECONDS_FOR_RANK_0 = 3
 
 
-class DataError(ValueError):
+class UserError(ValueError):
+    """A mistake of the user's; ``shared`` where every rank raises the same, so that one voice is enough."""
+
+    shared = False
+    code = EXIT_CONFIG
+
+
+class DataError(UserError):
     """A store, text file, model folder or checkpoint that cannot be used as it is."""
 
+    code = EXIT_DATA
 
-class ConfigError(ValueError):
+
+class ConfigError(UserError):
     """A recipe, ds_config or command line that contradicts itself or the machine."""
 
 
@@ -33,19 +44,22 @@ def run(main: Callable[[], int | None]) -> int:
     """Run a program's ``main`` and return its exit code; a user's mistake becomes one line on standard error.
 
     Anything else is our own defect: it keeps its traceback, and is summed up in a last line with exit code 70.
-    Only rank 0 speaks for the mistakes that all ranks make alike; a rank that fails alone still says which it is.
+    A mistake that all ranks share is told by rank 0 alone; a rank that fails alone says which it is.
     """
+    rank = int(os.environ.get("RANK", "0"))
     try:
         return main() or 0
-    except (DataError, ConfigError) as error:
-        if int(os.environ.get("RANK", "0")) == 0:
-            print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
-        return EXIT_DATA if isinstance(error, DataError) else EXIT_CONFIG
+    except UserError as error:
+        if rank and error.shared:
+            time.sleep(SECONDS_FOR_RANK_0)  # the launcher ends all ranks when the first one leaves
+        else:
+            print(f"error: {f'rank {rank}: ' if rank else ''}{one_line(error)}", file=sys.stderr, flush=True)
+        return error.code
     except KeyboardInterrupt:
-        print("interrupted: the newest checkpoint is whole; the same command resumes", file=sys.stderr, flush=True)
+        if rank == 0:
+            print("interrupted", file=sys.stderr, flush=True)
         return 130
     except Exception as error:  # noqa: BLE001 - the last stop before the shell
         traceback.print_exc()
-        rank = os.environ.get("RANK", "0")
         print(f"error: rank {rank}: {type(error).__name__}: {one_line(error)}", file=sys.stderr, flush=True)
         return EXIT_RUNTIME

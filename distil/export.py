@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import transformers
 from torch import Tensor
 
+from distil.config import Recipe
 from distil.folder import building
-from distil.models.families import FAMILIES
+from distil.models.families import Family
 
 
 def export_student(
-    folder: Path, family: str, config: transformers.PreTrainedConfig, parameters: Mapping[str, Tensor],
-    tokenizer: transformers.PreTrainedTokenizerBase, card: str,
+    folder: Path, family: Family, config: transformers.PreTrainedConfig, parameters: Mapping[str, Tensor],
+    tokenizer: transformers.PreTrainedTokenizerBase,
 ) -> None:  # fmt: skip
     """Write fp32 ``parameters`` (by their names in the student) as a Hugging Face folder, whole or not at all.
 
@@ -22,7 +24,7 @@ def export_student(
     """
     config = type(config).from_dict({**config.to_dict(), "dtype": "float32"})
     config._attn_implementation = "sdpa"
-    model = FAMILIES[family].model_class(config)
+    model = family.model_class(config)
     missing, unexpected = model.load_state_dict(dict(parameters), strict=False)
     tied = set(model.all_tied_weights_keys)
     assert not unexpected and set(missing) <= tied, f"student and export differ: {missing} {unexpected}"
@@ -30,14 +32,20 @@ def export_student(
     with building(folder, replace=True) as draft:
         model.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
-        (draft / "README.md").write_text(card, encoding="utf-8")
 
 
-def model_card(
-    recipe: str, family: str, teacher: str, texts: str, steps: int, tokens: int, figures: str, mathematics: str
-) -> str:
-    """A model card: what was trained on what, how, and the figures measured at the end (a Markdown table)."""
-    return f"""---
+def write_card(folder: Path, recipe: Recipe, steps: int, tokens: int, figures: str) -> None:
+    """Put the model card beside the weights: what was trained on what, and a Markdown table of figures."""
+    card = CARD.format(
+        recipe=recipe.name, family=recipe.model.student, teacher=recipe.model.teacher, text=recipe.data.store,
+        steps=steps, tokens=tokens, figures=figures, mathematics=json.dumps(recipe.mathematics(), indent=2),
+    )  # fmt: skip
+    draft = folder / ".README.md"
+    draft.write_text(card, encoding="utf-8")
+    draft.rename(folder / "README.md")
+
+
+CARD = """---
 library_name: transformers
 pipeline_tag: fill-mask
 tags: [distillation, {family}]
@@ -46,15 +54,10 @@ tags: [distillation, {family}]
 # {family} distilled by the recipe {recipe}
 
 - teacher: `{teacher}`
-- text: `{texts}`
+- text: `{text}`
 - training: {steps:,} optimiser steps, {tokens:,} tokens
 
-```python
-from transformers import AutoModelForMaskedLM, AutoTokenizer
-
-model = AutoModelForMaskedLM.from_pretrained("FOLDER")
-tokenizer = AutoTokenizer.from_pretrained("FOLDER")
-```
+Load it with `AutoModelForMaskedLM.from_pretrained` and `AutoTokenizer.from_pretrained`.
 
 ## Held-out figures
 

@@ -13,7 +13,7 @@ from distil.data.batch import Batcher
 from distil.data.masking import Masker
 from distil.data.sampler import Plan
 from distil.data.store import Store
-from distil.data.tokenizer import fingerprint, load_tokenizer
+from distil.data.tokenizer import fingerprint, load_tokenizer, vocab_size
 from distil.errors import ConfigError, DataError
 from distil.kernels import WEIGHTED_TERMS
 from distil.models.distiller import Counts
@@ -23,6 +23,9 @@ from distil.models.student import student_config
 from distil.placement import Placement
 from distil.prepare import open_stores
 from distil.shares import ceil_share
+
+# Embeddings are often padded to a multiple of 64 or 128 for the hardware; a wider gap is another tokenizer's.
+PADDED_VOCABULARY = 128
 
 
 @dataclass(frozen=True)
@@ -82,9 +85,9 @@ def settle(recipe: Recipe, placement: Placement, teacher: str, max_steps: int | 
     tokenizer = load_tokenizer(teacher)
     _check_family(recipe, config)
     student_config(config, recipe.model.student, recipe.model.student_layers, recipe.model.dropout)
-    if len(tokenizer) > config.vocab_size:
+    if not 0 <= config.vocab_size - vocab_size(tokenizer) < PADDED_VOCABULARY:
         raise DataError(
-            f"teacher {teacher} has a vocabulary of {config.vocab_size}, its tokenizer one of {len(tokenizer)}: "
+            f"teacher {teacher} has a vocabulary of {config.vocab_size}, its tokenizer one of {vocab_size(tokenizer)}: "
             "they are not of one model; use the teacher's own tokenizer"
         )
     positions = getattr(config, family_of(config).config["positions"])

@@ -15,8 +15,6 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-# Also written against tokens: what is compared between runs of different batch sizes.
-BY_TOKENS = ("loss/", "heldout/")
 SECONDS_BETWEEN_LINES = 15.0
 
 
@@ -44,13 +42,12 @@ class Monitor:
                 self._by_step.add_text(name, "\n".join("    " + line for line in value.splitlines()), self._step)
 
     def scalars(self, values: dict[str, float], step: int, tokens: int) -> None:
-        """Write scalars at a step and, for those of BY_TOKENS, at the tokens seen."""
+        """Write scalars at a step and at the tokens seen."""
         if not self._first:
             return
         for tag, value in values.items():
             self._by_step.add_scalar(tag, value, step)
-            if tag.startswith(BY_TOKENS):
-                self._by_tokens.add_scalar(tag, value, tokens)
+            self._by_tokens.add_scalar(tag, value, tokens)
 
     def progress(self, step: int, values: dict[str, str]) -> None:
         """Advance the bar; without a terminal print a line now and then, and always the last."""

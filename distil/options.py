@@ -58,8 +58,11 @@ def parse(arguments: Sequence[str], description: str) -> tuple[Options, Recipe]:
     return options, Recipe.load(name, given)
 
 
-class Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Help with defaults, wide enough for our longest option."""
+class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Help with defaults, wide enough for our longest option, under a description as it is written."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=36, width=120)

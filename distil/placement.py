@@ -70,7 +70,8 @@ def place(
     """Resolve the ds_config at ``path`` for ``ranks`` ranks of a device that computes in ``precisions``.
 
     ``asked`` is a precision the user insists on, or "auto" for the file's own where the device has it.
-    Raises ConfigError for bad JSON, a number that contradicts the recipe, and ranks the batch does not divide among.
+    Ranks that the micro-batches do not divide among leave places empty, which a note says. Raises ConfigError for bad
+    JSON and for a number that contradicts the recipe.
     """
     config = copy.deepcopy(read_ds_config(path))
     for block, why in FOREIGN_BLOCKS.items():
@@ -78,7 +79,7 @@ def place(
             raise ConfigError(f"ds_config {path}: remove {block}: {why}")
     for name in ("fp16", "bf16", "zero_optimization", "optimizer"):
         _require_object(path, name, config.get(name, {}))
-    accumulation = _accumulation(recipe, ranks)
+    accumulation = -(-recipe.data.micro_batches // ranks)
     owned = {
         "train_batch_size": recipe.data.batch_size,
         "train_micro_batch_size_per_gpu": recipe.data.micro_batch_size,
@@ -88,25 +89,29 @@ def place(
     for name, value in owned.items():
         config[name] = _settle(path, recipe, name, config.get(name, "auto"), value)
     _settle_optimizer(path, recipe, config)
+    # DeepSpeed's own identity, which counts the empty places of ranks the batch does not divide among.
+    config["train_batch_size"] = recipe.data.micro_batch_size * accumulation * ranks
     precision, notes = _settle_precision(path, config, device, precisions, asked)
     config.setdefault("steps_per_print", 2**31)  # our own monitor speaks instead
     stage = _zero_stage(path, config)
-    if stage == 3:
-        _settle_zero3(config)
+    if precision == "bf16" and stage == 1:
+        # Else the sum over an accumulation keeps the 8 bits of bf16, of which the last addends lose most.
+        config.setdefault("data_types", {}).setdefault("grad_accum_dtype", "fp32")
+    notes += _idle_note(recipe, ranks, accumulation)
     if left := _autos(config):
         raise ConfigError(f'ds_config {path}: {left} is "auto", which nothing here fills; give it a value')
     return Placement(str(path), config, precision, stage, ranks, accumulation, tuple(notes))
 
 
-def _accumulation(recipe: Recipe, ranks: int) -> int:
-    total, micro = recipe.data.micro_batches, recipe.data.micro_batch_size
-    if total % ranks:
-        fitting = -(-total // ranks) * ranks * micro
-        raise ConfigError(
-            f"contradictory batch numbers: batch_size {recipe.data.batch_size} / micro_batch_size {micro} = {total} "
-            f"micro-batches do not divide among {ranks} ranks; give --batch_size {fitting}, or fewer ranks"
-        )
-    return total // ranks
+def _idle_note(recipe: Recipe, ranks: int, accumulation: int) -> list[str]:
+    total = recipe.data.micro_batches
+    if total == accumulation * ranks:
+        return []
+    fitting = accumulation * ranks * recipe.data.micro_batch_size
+    return [
+        f"{total} micro-batches do not divide among {ranks} ranks: {accumulation * ranks - total} of "
+        f"{accumulation * ranks} places stay empty; --batch_size {fitting} would fill them"
+    ]
 
 
 def _settle(path: str | Path, recipe: Recipe, name: str, stated: Any, owned: float) -> float:
@@ -167,11 +172,6 @@ def _zero_stage(path: str | Path, config: dict[str, Any]) -> int:
     if type(stage) is not int or stage not in (0, 1, 2, 3):
         raise ConfigError(f"ds_config {path}: zero_optimization.stage is {stage!r}; it must be 0, 1, 2 or 3")
     return stage
-
-
-def _settle_zero3(config: dict[str, Any]) -> None:
-    # Without it a 16-bit checkpoint cannot be written; the gathered copy exists only while saving.
-    config["zero_optimization"].setdefault("stage3_gather_16bit_weights_on_model_save", True)
 
 
 def _require_object(path: str | Path, name: str, block: Any) -> None:

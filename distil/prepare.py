@@ -56,6 +56,13 @@ def sample_store(name: str, tokenizer: transformers.PreTrainedTokenizerBase, max
     return prefix
 
 
+def prepare_store(recipe: Recipe, teacher: str) -> None:
+    """Make the recipe's store where it is a sample's; one rank does this before all open it."""
+    name = recipe.data.store
+    if name.startswith(samples.PREFIX):
+        sample_store(name.removeprefix(samples.PREFIX), load_tokenizer(teacher), recipe.data.max_length)
+
+
 def recipe_digest(recipe: Recipe) -> str:
     """Short digest of a recipe's mathematics, to name what was made by it."""
     return hashlib.sha256(json.dumps(recipe.mathematics(), sort_keys=True).encode()).hexdigest()[:8]
@@ -75,10 +82,11 @@ def open_stores(recipe: Recipe, tokenizer: transformers.PreTrainedTokenizerBase)
     stores = [Store.open(name) for name in (prefix, heldout) if name]
     for store in stores:
         store.check_tokenizer(fingerprint(tokenizer), str(tokenizer.name_or_path))
-    longest = int(stores[0].lengths.max())
+    longest = max(int(store.lengths.max()) for store in stores)
     if longest > recipe.data.max_length:
         raise DataError(
-            f"store {prefix} holds sequences of {longest} tokens, the recipe's max_length is {recipe.data.max_length}: "
+            f"store {prefix} or its held-out part holds sequences of {longest} tokens, "
+            f"the recipe's max_length is {recipe.data.max_length}: "
             f"binarize with --max_length {recipe.data.max_length}, or give --max_length {longest}"
         )
     return stores[0], stores[1] if heldout else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,9 @@ from distil import engine as ds
 from distil.checkpoint import Checkpoints, Position
 from distil.config import Recipe
 from distil.data import samples
-from distil.data.tokenizer import load_tokenizer
 from distil.engine import Engine, Ranks
-from distil.errors import ConfigError
-from distil.export import export_student, model_card
+from distil.errors import ConfigError, UserError
+from distil.export import export_student, write_card
 from distil.job import Job, describe, settle
 from distil.models.distiller import Distiller
 from distil.models.families import FAMILIES
@@ -26,11 +24,13 @@ from distil.models.student import decay_groups, make_student
 from distil.monitor import Monitor, git_revision
 from distil.options import DEFAULT_RECIPE, Options
 from distil.placement import place
-from distil.prepare import FROM_RECIPE, recipe_digest, sample_encoder, sample_store
-from distil.results import Results, measure
+from distil.prepare import FROM_RECIPE, prepare_store, recipe_digest, sample_encoder
+from distil.results import RESULTS, Results, measure
 from distil.rundir import check, claim, finished, free_folder
 from distil.trainer import Trainer
 
+RUNS = Path("runs")
+STUDENT = "student"  # folder of the export within a run
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 REAL_RUN = (
     "to run the real one: deepspeed launch/pretrain.py --deepspeed ds_config/zero1.json "
@@ -43,14 +43,18 @@ def pretrain(options: Options, recipe: Recipe) -> None:
     ranks = ds.start_ranks()
     try:
         _run(options, recipe, ranks)
-    finally:
-        ds.stop_ranks()
+    except UserError as mistake:
+        if mistake.shared:
+            ds.stop_ranks()
+        raise  # after anything else other ranks may be waiting in a collective: to leave politely could hang
+    ds.stop_ranks()
 
 
-def _run(options: Options, recipe: Recipe, ranks: Ranks) -> Path:
-    """One run, or what an earlier one left of it; returns the folder of the exported student."""
-    placement = place(
-        options.deepspeed, recipe, ranks.world, ranks.device.type, ds.precisions_of(ranks.device), options.precision
+def _run(options: Options, recipe: Recipe, ranks: Ranks) -> None:
+    """One run, or what an earlier one left of it."""
+    precisions = ds.precisions_of(ranks.device)
+    placement = ranks.all_do(
+        lambda: place(options.deepspeed, recipe, ranks.world, ranks.device.type, precisions, options.precision)
     )
     _say(ranks, f"distil {distil.__version__}: recipe {recipe.name}")
     if recipe.name == DEFAULT_RECIPE:
@@ -58,23 +62,20 @@ def _run(options: Options, recipe: Recipe, ranks: Ranks) -> Path:
     for note in placement.notes:
         _say(ranks, f"  {note}")
     teacher = _resolve_teacher(recipe, options, ranks)
-    _prepare_store(recipe, teacher, ranks)
-    job = settle(recipe, placement, teacher, options.max_steps)
+    ranks.first_does(lambda: prepare_store(recipe, teacher))
+    job = ranks.all_do(lambda: settle(recipe, placement, teacher, options.max_steps))
     _say(ranks, describe(job))
-    folder = Path(options.output_dir) if options.output_dir else None
     if options.dry_run:
-        return Path()
-    if folder is None:
-        folder = ranks.first_does(lambda: free_folder(Path("runs"), job))
+        return
+    folder = Path(options.output_dir) if options.output_dir else ranks.first_does(lambda: free_folder(RUNS, job))
     ranks.first_does(lambda: check(folder, job))
     if done := ranks.first_does(lambda: finished(folder, job)):
         _say(ranks, f"already done in {folder}, at step {done.step:,}; --max_steps or another --output_dir trains on")
     else:
         done = _train(job, folder, ranks)
     _say(ranks, f"\n{done.table()}\n")
-    _say(ranks, f"student:     {folder / 'student'}")
+    _say(ranks, f"student:     {folder / STUDENT}")
     _say(ranks, f"tensorboard: tensorboard --logdir {folder.parent}")
-    return folder / "student"
 
 
 def _resolve_teacher(recipe: Recipe, options: Options, ranks: Ranks) -> str:
@@ -88,32 +89,23 @@ def _resolve_teacher(recipe: Recipe, options: Options, ranks: Ranks) -> str:
     if of_teacher.model.teacher.startswith(FROM_RECIPE):
         raise ConfigError(f"recipe {of_teacher.name}: the teacher of a teacher's recipe must be a model, not a recipe")
     folder = samples.prepared() / f"{of_teacher.name}-{recipe_digest(of_teacher)}"
-    fitted = ranks.first_does(lambda: (folder / "student" / "config.json").exists())
-    if fitted:
-        return str(folder / "student")
+    if ranks.first_does(lambda: (folder / RESULTS).exists()):
+        return str(folder / STUDENT)
     if options.dry_run:  # the unfitted model has the same shape
         return _resolve_teacher(of_teacher, options, ranks)
     _say(ranks, f"  its teacher is fitted first, once, by the recipe {of_teacher.name}; kept in {folder}\n")
-    fit = Options(of_teacher.name, options.deepspeed, str(folder), None, options.precision)
-    student = _run(fit, of_teacher, ranks)
+    _run(Options(of_teacher.name, options.deepspeed, str(folder), None, options.precision), of_teacher, ranks)
     _say(ranks, f"\nthe teacher is ready; now the recipe {recipe.name}")
-    return str(student)
-
-
-def _prepare_store(recipe: Recipe, teacher: str, ranks: Ranks) -> None:
-    name = recipe.data.store
-    if name.startswith(samples.PREFIX):
-        ranks.first_does(
-            lambda: sample_store(name.removeprefix(samples.PREFIX), load_tokenizer(teacher), recipe.data.max_length)
-        )
+    return str(folder / STUDENT)
 
 
 def _train(job: Job, folder: Path, ranks: Ranks) -> Results:
     recipe, placement = job.recipe, job.placement
     dtype = DTYPES[placement.precision]
     torch.manual_seed(recipe.optimizer.seed)
-    teacher, teacher_family = load_masked_lm(job.teacher, dtype)
-    student = make_student(teacher, recipe.model.student, recipe.model.student_layers, recipe.model.dropout)
+    teacher, teacher_family = ranks.all_do(lambda: load_masked_lm(job.teacher, dtype))
+    shape = (recipe.model.student, recipe.model.student_layers, recipe.model.dropout)
+    student = ranks.all_do(lambda: make_student(teacher, *shape))
     ranks.first_does(lambda: claim(folder, job))
     teacher = teacher.to(ranks.device)
     family = FAMILIES[recipe.model.student]
@@ -127,47 +119,23 @@ def _train(job: Job, folder: Path, ranks: Ranks) -> Results:
         _say(ranks, f"resuming from {folder / 'checkpoints' / newest}")
     _say(ranks, "")
     monitor = Monitor(folder / "tensorboard", recipe.name, at.step, at.tokens, job.stop_step, ranks.first)
-    monitor.texts(_texts(job))
+    if ranks.first:
+        monitor.texts(_texts(job))
     try:
         at = Trainer(job, engine, ranks, checkpoints, monitor, at).train()
     finally:
         monitor.close()
     parameters = dict(engine.fp32_parameters(student))
     engine.close()
-    return ranks.first_does(lambda: _finish(job, folder, at, student.config, parameters, dtype, ranks))
 
+    def finish() -> Results:
+        export_student(folder / STUDENT, family, student.config, parameters, job.tokenizer)
+        results = measure(job, folder / STUDENT, at.step, dtype, ranks.device)
+        write_card(folder / STUDENT, recipe, at.step, at.tokens, results.table())
+        results.write(folder)
+        return results
 
-def _finish(
-    job: Job,
-    folder: Path,
-    at: Position,
-    config: Any,
-    parameters: dict[str, torch.Tensor],
-    dtype: torch.dtype,
-    ranks: Ranks,
-) -> Results:
-    """Export the student, measure the export beside its teacher, and put the figures into both."""
-    recipe, student = job.recipe, folder / "student"
-
-    def export(figures: str) -> None:
-        mathematics = json.dumps(recipe.mathematics(), indent=2)
-        card = model_card(
-            recipe.name,
-            recipe.model.student,
-            recipe.model.teacher,
-            recipe.data.store,
-            at.step,
-            at.tokens,
-            figures,
-            mathematics,
-        )
-        export_student(student, recipe.model.student, config, parameters, job.tokenizer, card)
-
-    export("to be measured")
-    results = measure(job, student, at.step, dtype, ranks.device)
-    export(results.table())
-    results.write(folder)
-    return results
+    return ranks.first_does(finish)
 
 
 def _texts(job: Job) -> dict[str, Any]:

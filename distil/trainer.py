@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import torch
@@ -27,29 +28,28 @@ class Trainer:
         self._job, self._engine, self._ranks = job, engine, ranks
         self._checkpoints, self._monitor, self._at = checkpoints, monitor, position
         self._batcher = job.batcher()
+        self._mark = (time.perf_counter(), position)  # since when tokens/s are counted
+        self._lost = 0
         run = job.recipe.run
-        self._heldout = heldout_batches(job.heldout, job.masker, run.heldout_tokens) if job.heldout else []
+        self._heldout = heldout_batches(job.heldout, run.heldout_tokens) if job.heldout else []
 
     def train(self) -> Position:
         """Run all steps that are left and save the last; returns where training ended."""
         run, last = self._job.recipe.run, self._job.stop_step
         if self._at.step == 0:
             self._evaluate()
-        clock, clock_at = time.perf_counter(), self._at
+        self._mark = (time.perf_counter(), self._at)
         while self._at.step < last:
             terms = self._step()
             step = self._at.step
             if step % run.log_every == 0 or step == last:
-                now = time.perf_counter()
-                self._report(terms, now - clock, clock_at)
-                clock, clock_at = now, self._at
+                self._report(self._ranks.sum(terms))
             if (run.eval_every and step % run.eval_every == 0) or step == last:
                 self._evaluate()
-                clock, clock_at = time.perf_counter(), self._at
             if (run.save_every and step % run.save_every == 0) or step == last:
                 self._monitor.flush()
                 self._checkpoints.save(self._engine, self._at)
-                clock, clock_at = time.perf_counter(), self._at
+                self._mark = (time.perf_counter(), self._at)
         return self._at
 
     def _step(self) -> torch.Tensor:
@@ -60,25 +60,32 @@ class Trainer:
         numbers = job.step_numbers(step)
         counts = job.counts(numbers)
         terms = torch.zeros(len(TERMS), device=ranks.device)
-        for number in numbers[ranks.rank :: ranks.world]:
+        for place in range(ranks.rank, job.placement.accumulation * ranks.world, ranks.world):
+            # Past the end of the global batch a rank repeats a micro-batch without weight, to keep step with the rest.
+            number = numbers[place % len(numbers)]
             divisors = counts
             if job.recipe.loss.normalize == "micro_batch":
                 own = job.counts(range(number, number + 1))
                 divisors = type(own)(*(job.micro_batches * rows for rows in own))
             # Dropout, too, belongs to the micro-batch and not to the rank that happens to compute it.
             torch.manual_seed(int(generator("dropout", optimizer.seed, number).integers(2**63)))
-            terms += self._engine.micro_step(self._batcher.batch(number).to(ranks.device), divisors)
+            batch = self._batcher.batch(number).to(ranks.device)
+            terms += self._engine.micro_step(batch, divisors, weight=1.0 if place < len(numbers) else 0.0)
         self._at = Position(step + 1, numbers.stop, self._at.tokens + counts.attended)
         return terms
 
-    def _report(self, terms: torch.Tensor, seconds: float, since: Position) -> None:
+    def _report(self, terms: torch.Tensor) -> None:
+        """Write the scalars of the step just done; ``terms`` are summed over all ranks."""
         job, at, engine = self._job, self._at, self._engine
+        raw = dict(zip(TERMS, terms.tolist(), strict=True))  # waits for the device, so the clock is read after it
+        (start, since), now = self._mark, time.perf_counter()
+        seconds, self._mark = now - start, (now, at)
         numbers = job.step_numbers(at.step - 1)
         counts = job.counts(numbers)
-        raw = dict(zip(TERMS, self._ranks.sum(terms.clone()).tolist(), strict=True))
         alphas = {name: getattr(job.recipe.loss, f"alpha_{name}") for name in WEIGHTED_TERMS}
         weighted = {name: alpha * raw[name] for name, alpha in alphas.items() if alpha > 0}
         loss = sum(weighted.values())
+        self._stop_if_lost(loss, raw)
         epoch, k = job.plan.locate(numbers.stop)
         speed = (at.tokens - since.tokens) / seconds
         eta = (job.stop_step - at.step) * seconds / (at.step - since.step)
@@ -119,6 +126,16 @@ class Trainer:
         if self._job.recipe.loss.needs_teacher:
             values |= {"heldout/agreement": figures.agreement, "heldout/teacher_accuracy": figures.teacher_accuracy}
         self._monitor.scalars(values, self._at.step, self._at.tokens)
+        self._mark = (time.perf_counter(), self._at)
+
+    def _stop_if_lost(self, loss: float, raw: dict[str, float]) -> None:
+        """Raise FloatingPointError, on every rank, once two reports in a row have a loss that is no number."""
+        self._lost = 0 if math.isfinite(loss) else self._lost + 1
+        if self._lost == 2:
+            terms = ", ".join(f"{name} {value:g}" for name, value in raw.items())
+            raise FloatingPointError(
+                f"the loss is {loss} at step {self._at.step} ({terms}): lower lr, or use bf16 or fp32"
+            )
 
 
 def _clock(seconds: float) -> str:

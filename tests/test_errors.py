@@ -42,11 +42,16 @@ def test_a_users_mistake_is_one_line(kind, capsys):
 
 
 @pytest.mark.parametrize("kind", [DataError, ConfigError])
-@pytest.mark.parametrize(("rank", "speaks"), [("0", True), ("1", False), ("17", False)])
-def test_only_rank_0_speaks_for_a_users_mistake(kind, rank, speaks, monkeypatch, capsys):
+@pytest.mark.parametrize(("rank", "shared", "said"), [
+    ("0", True, "error: m\n"), ("0", False, "error: m\n"), ("5", True, ""), ("5", False, "error: rank 5: m\n"),
+])  # fmt: skip
+def test_one_voice_for_a_mistake_that_all_ranks_share(kind, rank, shared, said, monkeypatch, capsys):
     monkeypatch.setenv("RANK", rank)
-    assert run(raising(kind("m"))) == {DataError: 65, ConfigError: 78}[kind]
-    assert bool(capsys.readouterr().err) is speaks
+    monkeypatch.setattr("distil.errors.SECONDS_FOR_RANK_0", 0)
+    mistake = kind("m")
+    mistake.shared = shared
+    assert run(raising(mistake)) == {DataError: 65, ConfigError: 78}[kind]
+    assert capsys.readouterr().err == said
 
 
 @pytest.mark.parametrize("rank", ["0", "5"])
@@ -71,10 +76,12 @@ def test_a_subclass_of_a_users_mistake_is_one_too(capsys):
     assert capsys.readouterr().err == "error: m\n"
 
 
-def test_an_interrupt_says_how_to_go_on(capsys):
-    run(raising(KeyboardInterrupt()))
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1 and "resumes" in err
+def test_an_interrupt_is_one_word_of_one_rank(monkeypatch, capsys):
+    assert run(raising(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    monkeypatch.setenv("RANK", "1")
+    assert run(raising(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == ""
 
 
 def test_an_exit_of_the_program_itself_passes():

@@ -104,14 +104,6 @@ def test_what_a_ds_config_owns_passes_untouched(written):
     assert found.config["steps_per_print"] == 5 and found.config["wall_clock_breakdown"] is True
 
 
-@pytest.mark.parametrize(
-    ("stated", "wanted"), [({}, True), ({"stage3_gather_16bit_weights_on_model_save": False}, False)]
-)
-def test_zero_3_gathers_weights_unless_told_otherwise(written, stated, wanted):
-    found = placed(written({"zero_optimization": {"stage": 3, **stated}}))
-    assert found.config["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] is wanted
-
-
 # --- numbers with two owners ---------------------------------------------------------------------------------------
 
 OWNED = {
@@ -163,11 +155,23 @@ def test_an_optimizer_that_is_not_adamw(written, block):
     assert "AdamW" in message and str(path) in message
 
 
-def test_ranks_that_do_not_divide(written):
-    message = refusal(written({}), ranks=4)  # 6 micro-batches
-    assert "6 micro-batches" in message and "4 ranks" in message
-    assert "--batch_size 32" in message  # 8 micro-batches of 4, the next that divide
-    assert placed(written({}), Recipe.load("quickstart", {"batch_size": 32}), ranks=4).accumulation == 2
+def test_ranks_that_do_not_divide_leave_places_empty(written):
+    found = placed(written({}), ranks=4)  # 6 micro-batches of 4
+    assert found.accumulation == 2 and found.config["train_batch_size"] == 32
+    assert "6 micro-batches" in found.notes[-1] and "--batch_size 32 would fill" in found.notes[-1]
+    filled = placed(written({}), Recipe.load("quickstart", {"batch_size": 32}), ranks=4)
+    assert filled.accumulation == 2 and not any("empty" in note for note in filled.notes)
+
+
+@pytest.mark.parametrize("ranks", range(1, 9))
+def test_the_default_runs_on_any_number_of_ranks(ranks):
+    found = place("ds_config/zero1.json", Recipe.load("quickstart"), ranks, "cuda", ("fp16", "bf16", "fp32"), "auto")
+    assert found.accumulation * ranks >= 4 > (found.accumulation - 1) * ranks
+
+
+def test_bf16_sums_gradients_in_fp32(written):
+    found = placed(written({"bf16": {"enabled": True}, "zero_optimization": {"stage": 1}}))
+    assert found.config["data_types"] == {"grad_accum_dtype": "fp32"}
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from distil.data.masking import IGNORED, Masker
 from distil.data.sampler import Plan, generator
 from distil.data.store import Store
 
-# Not the recipe's budget: the masks of an evaluation depend on how its tokens are grouped, and must not change with it.
+# Of no recipe: held-out masks and how tokens are grouped under them must not change with what is compared.
 HELDOUT_BUDGET = 4096
+HELDOUT_MASKING = {"fraction": 0.15, "smoothing": 0.0, "mask_share": 0.8, "keep_share": 0.1}
 
 
 @dataclass(frozen=True)
@@ -70,19 +71,18 @@ class Batcher:
         return PackedBatch.pack(inputs_N, labels_N, lengths_B)
 
 
-def heldout_batches(store: Store, masker: Masker, at_most: int) -> list[PackedBatch]:
+def heldout_batches(store: Store, at_most: int) -> list[PackedBatch]:
     """The first ``at_most`` tokens of a held-out store in fixed micro-batches under fixed masks, shortest first.
 
-    The masks depend on nothing but the store, so that figures of different runs, seeds and recipes compare.
+    The masks are uniform and depend on nothing but the store, so that figures of different recipes compare.
     """
+    masker = Masker.from_counts(store.token_counts, store.meta.special_ids, **HELDOUT_MASKING)
     taken = max(1, int(np.searchsorted(np.cumsum(store.lengths, dtype=np.int64), at_most, side="right")))
     order = np.argsort(store.lengths[:taken], kind="stable")
     batches, start = [], 0
     while start < taken:
-        fits = np.cumsum(store.lengths[order[start:]], dtype=np.int64) <= max(
-            HELDOUT_BUDGET, store.lengths[order[start]]
-        )
-        end = start + int(fits.sum())
+        budget = max(HELDOUT_BUDGET, store.lengths[order[start]])
+        end = start + int((np.cumsum(store.lengths[order[start:]], dtype=np.int64) <= budget).sum())
         ids_N, lengths_B = store.gather(order[start:end])
         inputs_N, labels_N = masker.mask(ids_N, generator("heldout", len(batches)))
         batches.append(PackedBatch.pack(inputs_N, labels_N, lengths_B))

@@ -132,7 +132,7 @@ def binarize(
     overwrite: bool = False,
     progress: bool = True,
 ) -> BinarizeReport:
-    """Write the store ``prefix``, and ``prefix``-heldout if ``heldout_fraction`` > 0; both or none appear.
+    """Write the store ``prefix``, and ``prefix``-heldout if ``heldout_fraction`` > 0, once both are complete.
 
     Lengths are in ids, [CLS] and [SEP] included. A text is cut into pieces of ``max_length``; pieces below
     ``min_length`` and pieces at least half unknown are dropped. A text is held out by a hash of itself alone, so

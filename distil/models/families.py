@@ -18,7 +18,7 @@ from distil.kernels import Head
 
 @dataclass(frozen=True)
 class Family:
-    """Names of one family's parts; ``fixed_config`` are settings its config must have to match the others."""
+    """Names of one family's parts; ``layer_norm_eps`` is set where the family's code fixes what others configure."""
 
     name: str
     model_type: str
@@ -29,7 +29,7 @@ class Family:
     decoder: str
     modules: Mapping[str, str]
     config: Mapping[str, str]
-    layer_norm_eps: float | None = None  # where the code of the family fixes it
+    layer_norm_eps: float | None = None
 
     def module(self, model: nn.Module, common_name: str, layer: int | None = None) -> nn.Module | None:
         """The module a common name stands for, or None where the family has no such part."""

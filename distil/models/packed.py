@@ -1,7 +1,8 @@
 """Attention over packed sequences, registered with transformers so that its stock models run without padding.
 
 Queries, keys and values come as one row of N tokens; a token attends to those of its own sequence. Every matrix
-product of the model sees real tokens only. Attention alone pads inside itself where no kernel takes variable lengths.
+product of the model sees real tokens only. Attention itself pads only where there is no kernel for variable lengths:
+on CPUs, on GPUs before Ampere, in fp32, and under attention dropout, which that kernel lacks.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
 from distil.data.batch import PackedBatch
@@ -21,6 +23,7 @@ class Padding:
     """Where each of N packed tokens lies in B rows of L places, worked out once for all layers."""
 
     def __init__(self, cu_seqlens_B1: Tensor, longest: int, position_ids_N: Tensor) -> None:
+        self.cu_seqlens_B1 = cu_seqlens_B1
         starts_B = cu_seqlens_B1[:-1].long()
         lengths_B = cu_seqlens_B1[1:].long() - starts_B
         self.rows, self.longest = len(starts_B), longest
@@ -50,11 +53,21 @@ def packed_attention(
     padding: Padding, scaling: float | None = None, dropout: float = 0.0, **_: object,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """Bidirectional attention within each packed sequence; inputs (1, A, N, d), output (1, N, A, d)."""
+    if dropout == 0 and _has_varlen_kernel(query):
+        q, k, v = (x.squeeze(0).transpose(0, 1).contiguous() for x in (query, key, value))
+        ends, longest = padding.cu_seqlens_B1, padding.longest
+        return varlen_attn(q, k, v, ends, ends, longest, longest, scale=scaling).unsqueeze(0), None
     out = F.scaled_dot_product_attention(
         padding.pad(query), padding.pad(key), padding.pad(value),
         attn_mask=padding.mask_B11L, dropout_p=dropout, scale=scaling,
     )  # fmt: skip
     return padding.unpad(out), None
+
+
+def _has_varlen_kernel(query: Tensor) -> bool:
+    if query.device.type != "cuda" or query.dtype not in (torch.float16, torch.bfloat16):
+        return False
+    return torch.cuda.get_device_capability(query.device) >= (8, 0)
 
 
 AttentionInterface.register(PACKED, packed_attention)

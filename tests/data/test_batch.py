@@ -175,13 +175,13 @@ def heldout(tmp_path_factory) -> Store:
 
 
 def test_held_out_batches_are_fixed(heldout):
-    one, other = (heldout_batches(heldout, masker_of(heldout), 10**9) for _ in range(2))
+    one, other = (heldout_batches(heldout, 10**9) for _ in range(2))
     assert len(one) == len(other) > 3 and all(map(same, one, other))
     assert any((batch.labels_N >= 0).any() for batch in one)
 
 
 def test_held_out_batches_cover_the_store_once_shortest_first(heldout):
-    made = heldout_batches(heldout, masker_of(heldout), heldout.tokens)
+    made = heldout_batches(heldout, heldout.tokens)
     rows = [row.tolist() for b in made for row in np.split(original(b), b.cu_seqlens_B1.numpy()[1:-1])]
     assert sorted(rows) == sorted(heldout.sequence(i).tolist() for i in range(len(heldout)))
     assert list(map(len, rows)) == sorted(map(len, rows))
@@ -191,7 +191,7 @@ def test_held_out_batches_cover_the_store_once_shortest_first(heldout):
 
 @pytest.mark.parametrize("at_most", [1, 500, 5000])
 def test_at_most_so_many_tokens(heldout, at_most):
-    made = heldout_batches(heldout, masker_of(heldout), at_most)
+    made = heldout_batches(heldout, at_most)
     tokens = sum(len(batch.input_ids_N) for batch in made)
     sequences = sum(len(batch.cu_seqlens_B1) - 1 for batch in made)
     assert tokens == heldout.lengths[:sequences].sum()  # the first of the store
@@ -202,19 +202,19 @@ def test_at_most_so_many_tokens(heldout, at_most):
 
 def test_just_enough_tokens_are_all_taken(heldout):
     first_ten = int(heldout.lengths[:10].sum())
-    made = heldout_batches(heldout, masker_of(heldout), first_ten)
+    made = heldout_batches(heldout, first_ten)
     assert sum(len(batch.cu_seqlens_B1) - 1 for batch in made) == 10
 
 
 def test_a_sequence_beyond_the_budget_has_a_batch_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr("distil.data.batch.HELDOUT_BUDGET", 50)
     store = build(tmp_path / "s", [np.r_[2, np.full(n - 2, 9), 3] for n in (70, 20, 60, 20)])
-    made = heldout_batches(store, masker_of(store), 10**6)
+    made = heldout_batches(store, 10**6)
     assert [np.diff(b.cu_seqlens_B1.numpy()).tolist() for b in made] == [[20, 20], [60], [70]]
 
 
 def test_held_out_batches_differ_in_their_masks(tmp_path, monkeypatch):
     monkeypatch.setattr("distil.data.batch.HELDOUT_BUDGET", 60)
     store = build(tmp_path / "s", [np.r_[2, np.full(58, 9), 3]] * 6)
-    made = heldout_batches(store, masker_of(store), 10**6)
+    made = heldout_batches(store, 10**6)
     assert len({tuple(batch.labels_N.tolist()) for batch in made}) == 6

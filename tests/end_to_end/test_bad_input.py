@@ -63,6 +63,22 @@ def test_teacher_and_tokenizer_of_different_vocabulary(copy):
     refused(copy, 65, "vocabulary of 95", "one of 105")
 
 
+def test_tokenizer_smaller_than_the_teachers_vocabulary(copy):
+    config = json.loads((copy.teacher / "config.json").read_text())
+    config["vocab_size"] += 200
+    (copy.teacher / "config.json").write_text(json.dumps(config))
+    refused(copy, 65, "vocabulary of 305", "one of 105")
+
+
+def test_under_the_launcher_one_rank_speaks_for_all(copy):
+    result = pretrain(2, "--recipe", copy.recipe, "--teacher", copy.teacher, "--store", copy.store.parent / "nowhere")
+    assert result.returncode != 0
+    assert [line for line in result.stderr.splitlines() if line.startswith("error:")] == [
+        line for line in result.stderr.splitlines() if "nowhere" in line
+    ]
+    assert result.stderr.count("nowhere") >= 1 and "Traceback" not in result.stderr
+
+
 def test_student_layer_out_of_range(copy):
     refused(copy, 78, "layer 4", "4 layers", options=("--student_layers", 0, 4))
 

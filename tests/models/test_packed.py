@@ -13,7 +13,7 @@ from torch import nn
 
 from distil.data.batch import PackedBatch
 from distil.models.families import FAMILIES
-from distil.models.packed import packed_inputs, use_packed_attention
+from distil.models.packed import Padding, packed_attention, packed_inputs, use_packed_attention
 
 VOCAB, PAD = 97, 0
 LENGTHS = {
@@ -176,3 +176,19 @@ def test_inputs_are_shared_between_models():
         for name, model in [*models.items(), *models.items()]:
             found = FAMILIES[name].hidden(model, **inputs)
             assert torch.equal(found, FAMILIES[name].hidden(model, **packed_inputs(batch)))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_variable_length_kernel_equals_padded_attention(dtype):
+    lengths = [5, 128, 1, 64]
+    ends = torch.tensor([0, *torch.tensor(lengths).cumsum(0)], dtype=torch.int32, device="cuda")
+    positions = torch.cat([torch.arange(n) for n in lengths]).cuda()
+    torch.manual_seed(0)
+    packed = [torch.randn(1, 12, sum(lengths), 64, device="cuda") for _ in range(3)]
+    truth, _ = packed_attention(None, *packed, None, padding=Padding(ends, 128, positions))
+    halves = [x.to(dtype) for x in packed]
+    kernel, _ = packed_attention(None, *halves, None, padding=Padding(ends, 128, positions))
+    # Both round inputs, weights and output to 16 bits; outputs are averages of numbers of size 1.
+    torch.testing.assert_close(kernel.float(), truth, rtol=0, atol=8 * torch.finfo(dtype).eps)
