@@ -55,9 +55,9 @@ class Job:
         """Assembles any micro-batch of the plan."""
         return Batcher(self.store, self.plan, self.masker, self.recipe.optimizer.seed)
 
-    def step_numbers(self, step: int) -> range:
-        """Stream numbers of the micro-batches of a step."""
-        return range(step * self.micro_batches, (step + 1) * self.micro_batches)
+    def global_batch(self, first: int) -> range:
+        """Stream numbers of the global batch that begins with micro-batch ``first``."""
+        return range(first, first + self.micro_batches)
 
     def counts(self, numbers: range) -> Counts:
         """Rows in these micro-batches, known from the plan before any is assembled."""
@@ -119,7 +119,7 @@ def describe(job: Job) -> str:
     config = load_config(job.teacher)
     student = student_config(config, recipe.model.student, recipe.model.student_layers, recipe.model.dropout)
     layers = " ".join(map(str, recipe.model.student_layers))
-    first = job.counts(job.step_numbers(0)).attended
+    first = job.counts(job.global_batch(0)).attended
     an_epoch = len(job.plan.epoch(0))
     epochs = job.total_steps * job.micro_batches / an_epoch
     stop = f"; this run stops at {job.stop_step:,}" if job.stop_step < job.total_steps else ""

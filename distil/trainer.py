@@ -57,7 +57,7 @@ class Trainer:
         job, optimizer = self._job, self._job.recipe.optimizer
         step, ranks = self._at.step, self._ranks
         self._engine.set_lr(learning_rate(step, job.total_steps, optimizer.lr, optimizer.warmup_fraction))
-        numbers = job.step_numbers(step)
+        numbers = job.global_batch(self._at.micro_batch)
         counts = job.counts(numbers)
         terms = torch.zeros(len(TERMS), device=ranks.device)
         for place in range(ranks.rank, job.placement.accumulation * ranks.world, ranks.world):
@@ -80,7 +80,7 @@ class Trainer:
         raw = dict(zip(TERMS, terms.tolist(), strict=True))  # waits for the device, so the clock is read after it
         (start, since), now = self._mark, time.perf_counter()
         seconds, self._mark = now - start, (now, at)
-        numbers = job.step_numbers(at.step - 1)
+        numbers = job.global_batch(at.micro_batch - job.micro_batches)
         counts = job.counts(numbers)
         alphas = {name: getattr(job.recipe.loss, f"alpha_{name}") for name in WEIGHTED_TERMS}
         weighted = {name: alpha * raw[name] for name, alpha in alphas.items() if alpha > 0}
