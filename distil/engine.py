@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import io
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -170,7 +172,8 @@ class Engine:
     """
 
     def __init__(self, module: nn.Module, groups: list[dict[str, Any]], placement: Placement, ranks: Ranks) -> None:
-        self._engine, *_ = deepspeed.initialize(model=module, model_parameters=groups, config=placement.config)
+        with contextlib.redirect_stdout(io.StringIO()):  # some of its optimisers print memory tables
+            self._engine, *_ = deepspeed.initialize(model=module, model_parameters=groups, config=placement.config)
         self._ranks = ranks
         self._norm: Tensor | float | None = None
         optimizer = self._engine.optimizer

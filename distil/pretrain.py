@@ -115,7 +115,7 @@ def _train(job: Job, folder: Path, ranks: Ranks) -> Results:
     checkpoints = Checkpoints(folder / "checkpoints", recipe.run.keep_checkpoints, ranks, placement)
     at = Position(0, 0, 0)
     if (newest := checkpoints.newest()) is not None:
-        at = checkpoints.load(engine, newest)
+        at = ranks.all_do(lambda: checkpoints.load(engine, newest))
         _say(ranks, f"resuming from {folder / 'checkpoints' / newest}")
     _say(ranks, "")
     monitor = Monitor(folder / "tensorboard", recipe.name, at.step, at.tokens, job.stop_step, ranks.first)
@@ -125,7 +125,7 @@ def _train(job: Job, folder: Path, ranks: Ranks) -> Results:
         at = Trainer(job, engine, ranks, checkpoints, monitor, at).train()
     finally:
         monitor.close()
-    parameters = dict(engine.fp32_parameters(student))
+    parameters = {name: value for name, value in engine.fp32_parameters(student) if ranks.first}
     engine.close()
 
     def finish() -> Results:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from harness import ROOT, Material, must_pretrain, scalars
+from harness import ROOT, Material, must_pretrain, pretrain, scalars
 from safetensors.torch import load_file
 
 TAGS = ("loss/total", "loss/ce", "loss/mlm", "loss/cos")
@@ -111,3 +111,13 @@ def test_fp16_overflow_skips_and_recovers(material, tmp_path, config):
     assert scale[40] < 2**32 and 0 < skipped[40] < 25
     assert skipped[40] == skipped[35]  # no overflow any more
     assert loss[40] < 0.9 * loss[1]
+
+
+def test_a_loss_that_is_no_number_ends_the_run(material, tmp_path):
+    result = pretrain(
+        None, "--recipe", material.recipe, "--deepspeed", "ds_config/zero0.json", "--precision", "fp32",
+        "--output_dir", tmp_path / "run", "--lr", "1e30", "--max_steps", 12,
+    )  # fmt: skip
+    assert result.returncode == 70
+    assert "the loss is nan at step" in result.stderr.splitlines()[-1]
+    assert not (tmp_path / "run" / "checkpoints").exists()  # nothing of it was kept
