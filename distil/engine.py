@@ -146,8 +146,7 @@ def _cpu_has_bf16() -> bool:
 def _keep_freed_memory() -> None:
     """Let glibc reuse large freed blocks within a step: by default each logits tensor is mapped and page-faulted anew.
 
-    Measured on 2 cores with the quickstart's shapes: 1.4 x the tokens/s of the whole step. ``_return_freed_memory``
-    every few steps keeps the heap from growing by fragmentation.
+    ``_return_freed_memory`` every few steps keeps the heap from growing by fragmentation.
     """
     m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
     if hasattr(_LIBC, "mallopt"):

@@ -38,6 +38,7 @@ class Job:
     recipe: Recipe
     placement: Placement
     teacher: str
+    teacher_config: transformers.PreTrainedConfig
     tokenizer: transformers.PreTrainedTokenizerBase
     store: Store
     heldout: Store | None
@@ -102,7 +103,7 @@ def settle(recipe: Recipe, placement: Placement, teacher: str, max_steps: int | 
     plan = Plan(store.lengths, data.budget_tokens, recipe.optimizer.seed)
     total = recipe.optimizer.steps or -(-plan.start(recipe.optimizer.epochs) // data.micro_batches)
     stop = min(total, max_steps or total)
-    return Job(recipe, placement, teacher, tokenizer, store, heldout, plan, masker, total, stop)
+    return Job(recipe, placement, teacher, config, tokenizer, store, heldout, plan, masker, total, stop)
 
 
 def _check_family(recipe: Recipe, config: transformers.PreTrainedConfig) -> None:
@@ -116,8 +117,9 @@ def _check_family(recipe: Recipe, config: transformers.PreTrainedConfig) -> None
 def describe(job: Job) -> str:
     """The plan a person reads before the start: models, parameters, batch arithmetic, steps, tokens."""
     recipe, data, place = job.recipe, job.recipe.data, job.placement
-    config = load_config(job.teacher)
-    student = student_config(config, recipe.model.student, recipe.model.student_layers, recipe.model.dropout)
+    student = student_config(
+        job.teacher_config, recipe.model.student, recipe.model.student_layers, recipe.model.dropout
+    )
     layers = " ".join(map(str, recipe.model.student_layers))
     first = job.counts(job.global_batch(0)).attended
     an_epoch = len(job.plan.epoch(0))
@@ -125,7 +127,7 @@ def describe(job: Job) -> str:
     stop = f"; this run stops at {job.stop_step:,}" if job.stop_step < job.total_steps else ""
     rows = {
         "recipe": f"{recipe.name}: {_loss_formula(recipe)}",
-        "teacher" if recipe.loss.needs_teacher else "initial weights": f"{job.teacher}, {_size(config)}",
+        "teacher" if recipe.loss.needs_teacher else "initial weights": f"{job.teacher}, {_size(job.teacher_config)}",
         "student": f"{recipe.model.student} of layers {layers}, {_size(student)}",
         "text": f"{len(job.store):,} sequences, {job.store.tokens:,} tokens in {job.store.prefix}",
         "held out": f"{job.heldout.tokens:,} tokens in {job.heldout.prefix}" if job.heldout else "nothing",

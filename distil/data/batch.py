@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distil.data.masking import IGNORED, Masker
+from distil.data.masking import Masker
 from distil.data.sampler import Plan, generator
 from distil.data.store import Store
+from distil.kernels import IGNORED
 
 # Of no recipe: held-out masks and how tokens are grouped under them must not change with what is compared.
 HELDOUT_BUDGET = 4096
@@ -53,7 +54,7 @@ class PackedBatch:
     def next_labels_N(self) -> Tensor:
         """The token that follows each one in its sequence, -100 after the last: labels of a causal LM."""
         shifted_N = torch.roll(self.input_ids_N, -1)
-        shifted_N[self.cu_seqlens_B1[1:].long() - 1] = -100
+        shifted_N[self.cu_seqlens_B1[1:].long() - 1] = IGNORED
         return shifted_N
 
 

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from distil.errors import DataError
+from distil.kernels import IGNORED
 from distil.shares import ceil_share
-
-IGNORED = -100
 
 
 @dataclass(frozen=True)
