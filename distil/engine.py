@@ -105,23 +105,43 @@ def start_ranks() -> Ranks:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     else:
         accelerator.set_device(int(os.environ["LOCAL_RANK"]))
-        _check_kernels()
+        if torch.cuda.is_available():
+            check_kernels(torch.device("cuda", torch.cuda.current_device()))
     logger.setLevel("WARNING")
     backend = "gloo" if on_cpu else accelerator.communication_backend_name()
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
     return Ranks(dist.get_rank(), dist.get_world_size(), torch.device(accelerator.current_device_name()))
 
 
-def _check_kernels() -> None:
-    if not torch.cuda.is_available():
-        return
-    major, minor = torch.cuda.get_device_capability()
+def check_kernels(device: torch.device) -> None:
+    """Raise ConfigError where this torch has no code for a GPU."""
+    major, minor = torch.cuda.get_device_capability(device)
     built_for = [int(arch[3:]) for arch in torch.cuda.get_arch_list() if arch[3:].isdigit()]
     if built_for and 10 * major + minor < min(built_for):
         raise ConfigError(
-            f"this torch ({torch.__version__}) has no kernels for {torch.cuda.get_device_name()} (sm_{major}{minor}); "
-            "a V100 needs torch's CUDA 12.6 build: install that into .venv"
+            f"this torch ({torch.__version__}) has no kernels for {torch.cuda.get_device_name(device)} "
+            f"(sm_{major}{minor}); a V100 needs torch's CUDA 12.6 build: install that into .venv"
         )
+
+
+def op_problems(really_build: bool) -> dict[str, str | None]:
+    """DeepSpeed's extensions that a run may use, each with what keeps it from being built here, or None.
+
+    Asks them, or really builds them.
+    """
+    problems: dict[str, str | None] = {}
+    wanted = ["CPUAdamBuilder"] + (["FusedAdamBuilder"] if get_accelerator().device_name() == "cuda" else [])
+    for name in wanted:
+        builder = get_accelerator().create_op_builder(name)
+        try:
+            possible = builder.is_compatible(verbose=False)
+            problems[builder.name] = None if possible else builder.error_log or "its requirements are not met"
+            if possible and really_build:
+                with contextlib.redirect_stdout(io.StringIO()):
+                    builder.load(verbose=False)
+        except Exception as error:  # noqa: BLE001 - whatever a compiler or a toolkit that is not there brings
+            problems[builder.name] = f"{type(error).__name__}: {error}"
+    return problems
 
 
 def stop_ranks() -> None:

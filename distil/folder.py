@@ -1,7 +1,8 @@
-"""A folder that comes into being whole or not at all."""
+"""A folder that comes into being whole or not at all, and the one for what is prepared once."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -31,3 +32,8 @@ def building(folder: Path, replace: bool = False) -> Iterator[Path]:
             old.rename(folder)
         shutil.rmtree(draft, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def prepared() -> Path:
+    """Folder of everything that is downloaded or built once and reused: .cache, or where DISTIL_CACHE says."""
+    return Path(os.environ.get("DISTIL_CACHE", ".cache"))

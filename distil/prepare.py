@@ -14,7 +14,7 @@ from distil.data import binarize, samples
 from distil.data.store import Store
 from distil.data.tokenizer import fingerprint, load_tokenizer
 from distil.errors import DataError
-from distil.folder import building
+from distil.folder import building, prepared
 
 FROM_RECIPE = "recipe:"
 HELDOUT_FRACTION = 0.05
@@ -22,7 +22,7 @@ HELDOUT_FRACTION = 0.05
 
 def sample_encoder(name: str) -> Path:
     """Folder of a sample encoder with a masked-LM head that is yet to be fitted; made on the first call."""
-    folder = samples.prepared() / name
+    folder = prepared() / name
     if folder.is_dir():
         return folder
     with building(folder) as draft:
@@ -43,7 +43,7 @@ def sample_encoder(name: str) -> Path:
 
 def sample_store(name: str, tokenizer: transformers.PreTrainedTokenizerBase, max_length: int) -> Path:
     """Prefix of a sample text's store for this tokenizer and length, with a held-out one; made on the first call."""
-    prefix = samples.prepared() / f"{name}-{fingerprint(tokenizer)[:8]}-{max_length}"
+    prefix = prepared() / f"{name}-{fingerprint(tokenizer)[:8]}-{max_length}"
     if not Path(f"{prefix}.json").exists():
         binarize.binarize(
             samples.texts(name),

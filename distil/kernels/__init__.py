@@ -1,5 +1,6 @@
-"""The triple loss of distillation: one entry, ``triple_loss``, whose definition is ``reference``."""
+"""The triple loss of distillation: one entry; ``reference`` defines it, ``paths`` says who computes it."""
 
-from distil.kernels.reference import IGNORED, TERMS, WEIGHTED_TERMS, Head, LossOutput, triple_loss
+from distil.kernels.contract import IGNORED, TERMS, WEIGHTED_TERMS, Head, LossOutput
+from distil.kernels.triple import triple_loss
 
 __all__ = ["IGNORED", "TERMS", "WEIGHTED_TERMS", "Head", "LossOutput", "triple_loss"]

@@ -17,35 +17,11 @@ Shapes: N attended rows of a packed micro-batch, R rows that need logits, H and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-WEIGHTED_TERMS = ("ce", "mlm", "clm", "cos", "mse")
-TERMS = (*WEIGHTED_TERMS, "teacher_mlm")  # the last one is for reading: the teacher's own loss on the same masks
-IGNORED = -100
-
-
-class Head(NamedTuple):
-    """A language-model head: logits = transform(hidden) @ weight_VH.T + bias_V."""
-
-    transform: Callable[[Tensor], Tensor]
-    weight_VH: Tensor
-    bias_V: Tensor | None
-
-    def logits(self, hidden_RH: Tensor) -> Tensor:
-        """fp32 logits, shape (R, V), of the given hidden rows, multiplied in their own precision."""
-        return F.linear(self.transform(hidden_RH), self.weight_VH, self.bias_V).float()
-
-
-class LossOutput(NamedTuple):
-    """``total``: scalar that carries the gradient. ``terms``: detached fp32 shares of each of TERMS, unweighted."""
-
-    total: Tensor
-    terms: Tensor
+from distil.kernels.contract import IGNORED, TERMS, Head, LossOutput, Weights, statistics_dtype
 
 
 def triple_loss(
@@ -59,33 +35,16 @@ def triple_loss(
     *,
     attended_count: int,
     masked_count: int,
-    next_count: int = 0,
+    next_count: int,
     temperature: float,
-    alpha_ce: float = 0.0,
-    alpha_mlm: float = 0.0,
-    alpha_clm: float = 0.0,
-    alpha_cos: float = 0.0,
-    alpha_mse: float = 0.0,
-    restrict_ce_to_mask: bool = False,
+    weights: Weights,
+    restrict_ce_to_mask: bool,
 ) -> LossOutput:
-    """The weighted loss of one packed micro-batch as its share of a global batch.
-
-    ``labels_N`` holds the original id at masked rows and -100 elsewhere, ``next_labels_N`` the id that follows a row
-    and -100 where none does. ``masked_rows_M`` are the indices of the labelled rows, in order: to look for them, as is
-    done where they are not given, makes the host wait for the device. The counts are rows of the whole global batch;
-    0 stands for "no such row anywhere" and gives a term of 0. Without a teacher only the cross-entropies are possible.
-    Raises ValueError when shapes or terms do not go together; that labels are ids of the vocabulary is for the store
-    to see to, as a look would cost a wait.
-    """
-    _check(
-        student_hidden_NH, student_head, teacher_hidden_NG, teacher_head, labels_N, next_labels_N,
-        alpha_ce + alpha_mse, alpha_cos, alpha_clm,
-    )  # fmt: skip
-    zero = student_hidden_NH.new_zeros((), dtype=torch.float32)
+    """As ``kernels.triple_loss``, whose arguments these are, checked."""
+    zero = student_hidden_NH.new_zeros((), dtype=statistics_dtype(student_hidden_NH.dtype))
     terms = dict.fromkeys(TERMS, zero)
     masked_M = (labels_N != IGNORED).nonzero().squeeze(1) if masked_rows_M is None else masked_rows_M
-    soft = alpha_ce > 0 or alpha_mse > 0
-    if (soft and not restrict_ce_to_mask) or alpha_clm > 0:
+    if (weights.soft and not restrict_ce_to_mask) or weights.clm > 0:
         student_RV = student_head.logits(student_hidden_NH)
         student_MV = student_RV.index_select(0, masked_M)
         soft_rows, soft_count = slice(None), attended_count
@@ -96,26 +55,25 @@ def triple_loss(
         student_RV = student_MV = student_soft = student_head.logits(student_hidden_NH.index_select(0, masked_M))
         soft_rows, soft_count = masked_M, masked_count
 
-    if soft:
+    if weights.soft:
         with torch.no_grad():
             teacher_soft = teacher_head.logits(teacher_hidden_NG[soft_rows])
             teacher_MV = teacher_soft if soft_rows is masked_M else teacher_soft.index_select(0, masked_M)
             terms["teacher_mlm"] = _cross_entropy(teacher_MV, labels_N[masked_M], masked_count)
-        if alpha_ce > 0:
+        if weights.ce > 0:
             terms["ce"] = _kl(student_soft, teacher_soft, temperature) / max(soft_count, 1)
-        if alpha_mse > 0:
+        if weights.mse > 0:
             terms["mse"] = (student_soft - teacher_soft).square().sum() / max(soft_count, 1)
     # Also without weight: the masked-LM loss is what a reader of the curves compares runs by.
-    with torch.set_grad_enabled(alpha_mlm > 0 and torch.is_grad_enabled()):
+    with torch.set_grad_enabled(weights.mlm > 0 and torch.is_grad_enabled()):
         terms["mlm"] = _cross_entropy(student_MV, labels_N[masked_M], masked_count)
-    if alpha_clm > 0:
+    if weights.clm > 0:
         terms["clm"] = _cross_entropy(student_RV, next_labels_N, next_count)
-    if alpha_cos > 0:
-        cosine_N = F.cosine_similarity(student_hidden_NH.float(), teacher_hidden_NG.detach().float(), dim=-1)
-        terms["cos"] = (1 - cosine_N).sum() / max(attended_count, 1)
+    if weights.cos > 0:
+        student, teacher = student_hidden_NH.to(zero.dtype), teacher_hidden_NG.detach().to(zero.dtype)
+        terms["cos"] = (1 - F.cosine_similarity(student, teacher, dim=-1)).sum() / max(attended_count, 1)
 
-    weights = {"ce": alpha_ce, "mlm": alpha_mlm, "clm": alpha_clm, "cos": alpha_cos, "mse": alpha_mse}
-    total = sum((alpha * terms[name] for name, alpha in weights.items() if alpha > 0), start=zero)
+    total = sum((alpha * terms[name] for name, alpha in weights._asdict().items() if alpha > 0), start=zero)
     return LossOutput(total, torch.stack([terms[name].detach() for name in TERMS]))
 
 
@@ -132,28 +90,3 @@ def _kl(student_RV: Tensor, teacher_RV: Tensor, temperature: float) -> Tensor:
 
 def _cross_entropy(logits_RV: Tensor, labels_R: Tensor, count: int) -> Tensor:
     return F.cross_entropy(logits_RV, labels_R, ignore_index=IGNORED, reduction="sum") / max(count, 1)
-
-
-def _check(
-    student_hidden: Tensor, student_head: Head, teacher_hidden: Tensor | None, teacher_head: Head | None,
-    labels: Tensor, next_labels: Tensor | None, soft: float, alpha_cos: float, alpha_clm: float,
-) -> None:  # fmt: skip
-    if student_hidden.dim() != 2 or labels.shape != student_hidden.shape[:1]:
-        raise ValueError(
-            f"triple_loss: student hidden {tuple(student_hidden.shape)} and labels {tuple(labels.shape)} must be "
-            "(N, H) and (N,): pack the batch first"
-        )
-    if alpha_clm > 0 and (next_labels is None or next_labels.shape != labels.shape):
-        raise ValueError("triple_loss: alpha_clm needs next_labels_N of the shape of labels_N")
-    if soft == 0 and alpha_cos == 0:
-        return
-    if teacher_hidden is None or teacher_head is None:
-        raise ValueError("triple_loss: alpha_ce, alpha_cos and alpha_mse need a teacher")
-    if teacher_hidden.shape[0] != student_hidden.shape[0]:
-        raise ValueError(f"triple_loss: {teacher_hidden.shape[0]} teacher rows, {student_hidden.shape[0]} student rows")
-    if alpha_cos > 0 and teacher_hidden.shape != student_hidden.shape:
-        widths = f"{student_hidden.shape[1]} and {teacher_hidden.shape[1]}"
-        raise ValueError(f"triple_loss: alpha_cos compares hidden states of one width, not of {widths}")
-    if soft > 0 and student_head.weight_VH.shape[0] != teacher_head.weight_VH.shape[0]:
-        sizes = f"{student_head.weight_VH.shape[0]} and {teacher_head.weight_VH.shape[0]}"
-        raise ValueError(f"triple_loss: logits over vocabularies of {sizes} cannot be compared")

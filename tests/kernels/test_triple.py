@@ -1,16 +1,18 @@
-"""The triple loss against an independent float64 definition: values, gradients, shares, and rows it must not touch."""
+"""What holds for every path of the triple loss: values, gradients, shares, and rows it must not touch."""
 
 from __future__ import annotations
 
-import math
 from types import SimpleNamespace
 
 import pytest
 import torch
+from emulated import emulated_kernels
+from losses import G, H, Setting, assert_close, check_against_definition
 
 from distil.kernels import TERMS, Head, triple_loss
+from distil.kernels.paths import using
 
-H, G = 8, 5  # hidden widths of student and teacher, different unless a test compares hidden states
+PATHS = ("reference", "torch", "kernel", "emulated GPU")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -22,134 +24,11 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-class Setting:
-    """Random hidden states, heads and labels; every tensor of the student is an fp32 leaf."""
-
-    def __init__(self, rows=6, vocab=7, masked=(1, 4), *, seed=0, same_width=False, size=1.0) -> None:
-        draw = torch.Generator().manual_seed(seed)
-        width = H if same_width else G
-
-        def tensor(*shape: int, by: float = 1.0) -> torch.Tensor:
-            return torch.randn(*shape, generator=draw) * by
-
-        self.hidden = tensor(rows, H).requires_grad_()
-        self.weight = tensor(vocab, H, by=size).requires_grad_()
-        self.bias = tensor(vocab, by=size).requires_grad_()
-        self.teacher_hidden = tensor(rows, width)
-        self.teacher_weight, self.teacher_bias = tensor(vocab, width, by=size), tensor(vocab, by=size)
-        self.labels = torch.full((rows,), -100)
-        self.labels[list(masked)] = torch.randint(vocab, (len(masked),), generator=draw)
-        self.next = torch.randint(vocab, (rows,), generator=draw)
-        self.next[-1] = -100
-        self.counts = {"attended_count": rows, "masked_count": len(masked), "next_count": rows - 1}
-        self.seen: list[int] = []  # rows that passed the student's head, call by call
-        self.teacher_seen: list[int] = []
-
-    @property
-    def leaves(self) -> tuple[torch.Tensor, ...]:
-        return self.hidden, self.weight, self.bias
-
-    def heads(self) -> tuple[Head, Head]:
-        def student(hidden: torch.Tensor) -> torch.Tensor:
-            self.seen.append(len(hidden))
-            return torch.tanh(hidden)
-
-        def teacher(hidden: torch.Tensor) -> torch.Tensor:
-            self.teacher_seen.append(len(hidden))
-            return torch.sin(hidden)
-
-        return Head(student, self.weight, self.bias), Head(teacher, self.teacher_weight, self.teacher_bias)
-
-    def loss(self, rows=slice(None), **options):
-        student, teacher = self.heads()
-        options = {"temperature": 2.0, **self.counts, **options}
-        return triple_loss(
-            self.hidden[rows], student, self.teacher_hidden[rows], teacher, self.labels[rows], self.next[rows],
-            **options,
-        )  # fmt: skip
-
-
-# --- the definition once more: float64, one row at a time, exp and log spelt out ------------------------------------
-
-
-def log_sum(x: torch.Tensor) -> torch.Tensor:
-    top = x.max().detach()
-    return top + torch.log(torch.exp(x - top).sum())
-
-
-def row_kl(student: torch.Tensor, teacher: torch.Tensor, t: float) -> torch.Tensor:
-    log_p, log_q = teacher / t - log_sum(teacher / t), student / t - log_sum(student / t)
-    return t * t * (torch.exp(log_p) * (log_p - log_q)).sum()
-
-
-def row_cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return (a * b).sum() / (torch.sqrt((a * a).sum()) * torch.sqrt((b * b).sum()))
-
-
-def defined(s: Setting, leaves, t=2.0, restrict=False) -> dict[str, torch.Tensor]:
-    """Each unweighted term in float64, as a function of the given student leaves."""
-    hidden, weight, bias = leaves
-    teacher_hidden = s.teacher_hidden.double()
-    zero = (hidden * 0).sum()
-    terms = dict.fromkeys(TERMS, zero)
-    for n in range(len(hidden)):
-        student = weight @ torch.tanh(hidden[n]) + bias
-        teacher = s.teacher_weight.double() @ torch.sin(teacher_hidden[n]) + s.teacher_bias.double()
-        label, following = int(s.labels[n]), int(s.next[n])
-        soft = s.counts["masked_count"] if restrict else s.counts["attended_count"]
-        if not restrict or label != -100:
-            terms["ce"] = terms["ce"] + row_kl(student, teacher, t) / soft
-            terms["mse"] = terms["mse"] + ((student - teacher) ** 2).sum() / soft
-        if label != -100:
-            terms["mlm"] = terms["mlm"] + (log_sum(student) - student[label]) / s.counts["masked_count"]
-            own = (log_sum(teacher) - teacher[label]) / s.counts["masked_count"]
-            terms["teacher_mlm"] = terms["teacher_mlm"] + own
-        if following != -100:
-            terms["clm"] = terms["clm"] + (log_sum(student) - student[following]) / s.counts["next_count"]
-        if teacher_hidden.shape == hidden.shape:
-            cosine = row_cosine(hidden[n], teacher_hidden[n])
-            terms["cos"] = terms["cos"] + (1 - cosine) / s.counts["attended_count"]
-    return terms
-
-
-def doubles(s: Setting) -> list[torch.Tensor]:
-    return [leaf.detach().double().requires_grad_() for leaf in s.leaves]
-
-
-def assert_close(found: torch.Tensor, wanted: torch.Tensor, floor: float) -> None:
-    """fp32 to float64. One rounding is 2^-24 of the size of what is rounded; chains of products and sums as long as
-    here (width 8, a log-sum over the vocabulary, a difference of two of them) add up to some ten. 64 roundings, 4e-6,
-    of the largest entry, or of ``floor``: the size of the numbers that a difference was taken of."""
-    scale = max(float(wanted.abs().max()), floor)
-    assert float((found.detach().double() - wanted).abs().max()) <= 64 * 2**-24 * scale
-
-
-# Sizes of what is subtracted: KL is T^2 times a difference of two cross-entropies of about log V + |logits|.
-def floor_of(s: Setting, t: float) -> float:
-    logits = float(s.weight.detach().abs().sum(1).max() + s.bias.detach().abs().max())
-    return t * t * (math.log(len(s.bias)) + logits)
-
-
-def check_against_definition(s: Setting, t: float, alphas: dict[str, float], restrict: bool) -> None:
-    given = {f"alpha_{name}": alpha for name, alpha in alphas.items()}
-    found = s.loss(temperature=t, restrict_ce_to_mask=restrict, **given)
-    leaves = doubles(s)
-    terms = defined(s, leaves, t, restrict)
-    total = sum(alpha * terms[name] for name, alpha in alphas.items())
-    weight = max(1.0, *alphas.values())
-    floor = floor_of(s, t)
-    assert_close(found.total, total.detach(), weight * floor)
-    soft = bool({"ce", "mse"} & alphas.keys())
-    for i, name in enumerate(TERMS):
-        computed = name in alphas or name == "mlm" or (name == "teacher_mlm" and soft)
-        wanted = terms[name].detach() if computed else torch.zeros((), dtype=torch.double)
-        assert_close(found.terms[i], wanted, floor if computed else 0.0)
-    if not total.requires_grad:
-        return
-    wanted = torch.autograd.grad(total, leaves, materialize_grads=True)
-    found_grads = torch.autograd.grad(found.total, s.leaves, materialize_grads=True)
-    for one, other in zip(found_grads, wanted, strict=True):
-        assert_close(one, other, weight * t)  # softmaxes, differences of numbers up to 1, times T
+@pytest.fixture(autouse=True, params=PATHS)
+def path(request):
+    """Every test runs on every path; of chunks, three rows each."""
+    with using(emulated_kernels() if request.param == "emulated GPU" else request.param, chunk_rows=3):
+        yield request.param
 
 
 ALPHAS = [
@@ -386,6 +265,17 @@ S = SimpleNamespace(hidden=Setting().hidden.detach(), labels=Setting().labels)
         ({"alpha_clm": 1.0}, "needs next_labels_N"),
         ({"alpha_clm": 1.0, "next_labels_N": S.labels[:5]}, "needs next_labels_N"),
         ({"teacher_head": Head(torch.tanh, torch.zeros(9, G), None)}, "vocabularies of 7 and 9"),
+        ({"student_head": Head(torch.tanh, torch.zeros(7, H + 1), None)}, "(6, 8) and weight (7, 9) cannot be"),
+        ({"student_head": Head(torch.tanh, torch.zeros(7, H), torch.zeros(8))}, "bias (8,), weight (7, 8)"),
+        ({"student_head": Head(torch.tanh, torch.zeros(7, H).half(), None)}, "rows of torch.float32 and head of"),
+        ({"student_head": Head(torch.tanh, torch.zeros(7, H, device="meta"), None)}, "weight_VH on meta"),
+        ({"labels_N": S.labels.to("meta")}, "labels_N on meta"),
+        ({"labels_N": S.labels.int()}, "labels_N of torch.int32"),
+        ({"labels_N": S.labels.clamp(max=-100).index_fill(0, torch.tensor([2]), 7)}, "labels_N holds 7, no id"),
+        ({"labels_N": S.labels.clamp(max=-100).index_fill(0, torch.tensor([2]), -1)}, "labels_N holds -1, no id"),
+        ({"alpha_clm": 1.0, "next_labels_N": torch.full((6,), 99)}, "next_labels_N holds 99, no id"),
+        ({"masked_rows_M": torch.zeros(2)}, "masked_rows_M of torch.float32"),
+        ({"temperature": 0.0}, "temperature 0.0"),
     ],
 )
 def test_what_does_not_go_together_is_refused(changes, said):

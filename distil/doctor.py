@@ -1,0 +1,136 @@
+"""What this machine can run, and what to do where it cannot: one line a finding."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from distil import engine
+from distil.errors import UserError, one_line
+from distil.kernels import Head, build, chunks, nvrtc, paths, triple_loss
+from distil.kernels.paths import using
+
+OK, WARN, FAIL = "ok", "warn", "fail"
+# Rows, vocabulary and width of the loss that is tried: small, odd, and more than a vector or a block of threads long.
+ROWS, VOCABULARY, WIDTH = 33, 8191, 64
+
+
+@dataclass(frozen=True)
+class Finding:
+    """``state`` is OK, WARN (works, but slower or less) or FAIL; ``remedy`` says what to do about the last two."""
+
+    state: str
+    name: str
+    found: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.state:<5}{self.name:<16}{self.found}{f'; {self.remedy}' if self.remedy else ''}"
+
+
+def examine(build_ops: bool = False) -> Iterator[Finding]:
+    """All findings, in order; with ``build_ops`` DeepSpeed's extensions are really built, which takes minutes."""
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    yield Finding(
+        OK, "torch", f"{torch.__version__}, CUDA {torch.version.cuda or 'none'}, Python {platform.python_version()}"
+    )
+    yield from _devices()
+    yield _compiler()
+    yield _gpu_compiler()
+    for where in dict.fromkeys((torch.device("cpu"), device)):
+        yield _loss(where)
+    for name, problem in engine.op_problems(build_ops).items():
+        built = "builds" if build_ops else "can be built"
+        if problem:
+            yield Finding(WARN, name, f"DeepSpeed's op does not build: {problem}", "torch's optimiser serves instead")
+        else:
+            yield Finding(OK, name, f"DeepSpeed's op {built}")
+
+
+def _devices() -> Iterator[Finding]:
+    precisions = ", ".join(engine.precisions_of(torch.device("cpu")))
+    threads = f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+    yield Finding(OK, "cpu", f"{threads}, computes in {precisions}")
+    if torch.version.cuda is None:
+        yield Finding(OK, "gpu", "none: this torch is built without CUDA")
+    elif not torch.cuda.is_available():
+        yield Finding(WARN, "gpu", "none that this torch can use", "nvidia-smi shows whether the driver sees one")
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        device = torch.device("cuda", index)
+        memory = torch.cuda.get_device_properties(device).total_memory / 2**30
+        precisions = ", ".join(engine.precisions_of(device))
+        what = f"{torch.cuda.get_device_name(device)}, {build.arch_of(device)}, {memory:.0f} GiB, {precisions}"
+        yield _tried(f"gpu {index}", lambda device=device: engine.check_kernels(device), what)
+
+
+def _tried(name: str, work: Callable[[], object], found: str) -> Finding:
+    try:
+        work()
+    except UserError as error:
+        return Finding(FAIL, name, one_line(error))
+    return Finding(OK, name, found)
+
+
+def _compiler() -> Finding:
+    found = build.compiler()
+    if found is None:
+        return Finding(WARN, "C++ compiler", "none: the CPU's loss is slower", "apt-get install g++")
+    version = subprocess.run([found, "--version"], capture_output=True, text=True).stdout.splitlines()
+    return Finding(OK, "C++ compiler", f"{found}: {version[0] if version else 'silent about its version'}")
+
+
+def _gpu_compiler() -> Finding:
+    try:
+        return Finding(OK, "GPU compiler", f"NVRTC {nvrtc.load().version}")
+    except OSError as error:
+        if torch.version.cuda is None:
+            return Finding(OK, "GPU compiler", "none, and no CUDA that would need it")
+        return Finding(FAIL, "GPU compiler", f"no NVRTC: {one_line(error)}", "install torch's CUDA build anew")
+
+
+def _loss(device: torch.device) -> Finding:
+    name = f"loss on {device.type}"
+    began = time.perf_counter()
+    try:
+        path = paths.path_for(device)
+        seconds = time.perf_counter() - began
+        apart = _distance_from_definition(device)
+    except (UserError, RuntimeError) as error:
+        return Finding(FAIL, name, one_line(error))
+    rows = chunks.sizes(10**6, 30_522, 2, device).chunk
+    chunk = f"chunks of {path.chunk_rows or rows:,} rows at 30,522 ids in 16 bits"
+    found = f"{path.name} ({path.why}), {chunk}, ready in {seconds:.1f} s, {apart:.0e} from the definition"
+    if apart > 1e-5:  # fp32 sums over 8,191 ids in another order: some hundred roundings of 6e-8
+        return Finding(
+            FAIL, name, found, "the kernels compute something else here: DISTIL_LOSS=reference, and report it"
+        )
+    if path.name != "kernel":
+        return Finding(WARN, name, found, "compiled kernels are several times faster")
+    return Finding(OK, name, found)
+
+
+def _distance_from_definition(device: torch.device) -> float:
+    """Largest relative difference of the loss and its gradients in fp32 between the path in use and the definition."""
+    draw = torch.Generator().manual_seed(0)
+    hidden, teacher = (torch.randn(ROWS, WIDTH, generator=draw).to(device) for _ in range(2))
+    weight, teacher_weight = (torch.randn(VOCABULARY, WIDTH, generator=draw).to(device) for _ in range(2))
+    labels = torch.randint(VOCABULARY, (ROWS,), generator=draw).to(device)
+
+    def outcome() -> list[torch.Tensor]:
+        leaves = [hidden.clone().requires_grad_(), weight.clone().requires_grad_()]
+        heads = [Head(torch.nn.Identity(), w, None) for w in (leaves[1], teacher_weight)]
+        total = triple_loss(
+            leaves[0], heads[0], teacher, heads[1], labels, attended_count=ROWS, masked_count=ROWS, temperature=2.0,
+            alpha_ce=5.0, alpha_mlm=2.0, alpha_cos=1.0,
+        ).total  # fmt: skip
+        return [total.detach(), *torch.autograd.grad(total, leaves)]
+
+    found = outcome()
+    with using("reference"):
+        wanted = outcome()
+    return max(float((f - w).abs().max() / w.abs().max()) for f, w in zip(found, wanted, strict=True))

@@ -1,0 +1,60 @@
+"""The kernels of a CPU: csrc/*.cpp in a shared library, built on first use."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from distil.kernels import build
+from distil.kernels.native import TYPES, Cosines, NativeKernels, Rows
+
+
+class CpuKernels(NativeKernels):
+    """Threads take rows, vectors walk along them. ``library`` is one that ``build.cpu_library`` has made."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+        library.add_bfloat16.restype = library.use_huge_pages.restype = None
+
+    def _run(self, kernel: str, arguments: Rows | Cosines, of: Tensor) -> None:
+        failed = self._library[kernel](ctypes.byref(arguments), TYPES[of.dtype])
+        assert not failed, f"{kernel} has no code for {of.dtype}"
+
+    def _columns(self, vocabulary: int, like: Tensor) -> Tensor:
+        return like.new_empty(torch.get_num_threads(), 2, vocabulary)
+
+    def empty(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        memory = like.new_empty(shape)
+        self._library.use_huge_pages(ctypes.c_void_p(memory.data_ptr()), ctypes.c_longlong(memory.nbytes))
+        return memory
+
+    def add_(self, sum_fp32: Tensor, part: Tensor) -> None:
+        if part.dtype != torch.bfloat16:
+            sum_fp32 += part
+            return
+        assert sum_fp32.is_contiguous() and part.is_contiguous()
+        addresses = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (sum_fp32, part)]
+        self._library.add_bfloat16(*addresses, ctypes.c_longlong(part.numel()), torch.get_num_threads())
+
+    def scaled(self, tensor: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+        if factor.item() == 1.0 and tensor.dtype == dtype:
+            return tensor
+        if tensor.dtype != torch.float32:
+            return (tensor * factor.to(tensor.dtype)).to(dtype)
+        result = self.empty(tensor.shape, tensor.new_empty(0, dtype=dtype))
+        addresses = [ctypes.c_void_p(one.data_ptr()) for one in (result, tensor)]
+        failed = self._library.scaled(
+            *addresses, TYPES[dtype], ctypes.c_double(factor.item()), ctypes.c_longlong(tensor.numel()),
+            torch.get_num_threads(),
+        )  # fmt: skip
+        assert not failed
+        return result
+
+
+@cache
+def kernels() -> CpuKernels:
+    """The kernels of this machine; ConfigError where they cannot be built."""
+    return CpuKernels(ctypes.CDLL(str(build.cpu_library())))
