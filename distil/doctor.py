@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -77,11 +78,14 @@ def _tried(name: str, work: Callable[[], object], found: str) -> Finding:
 
 
 def _compiler() -> Finding:
-    found = build.compiler()
+    try:
+        found = build.compiler()
+    except UserError as error:
+        return Finding(FAIL, "C++ compiler", one_line(error))
     if found is None:
         return Finding(WARN, "C++ compiler", "none: the CPU's loss is slower", "apt-get install g++")
-    version = subprocess.run([found, "--version"], capture_output=True, text=True).stdout.splitlines()
-    return Finding(OK, "C++ compiler", f"{found}: {version[0] if version else 'silent about its version'}")
+    version = subprocess.run([*found, "--version"], capture_output=True, text=True).stdout.splitlines()
+    return Finding(OK, "C++ compiler", f"{shlex.join(found)}: {version[0] if version else 'silent about its version'}")
 
 
 def _gpu_compiler() -> Finding:

@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -28,15 +29,20 @@ from distil.folder import prepared
 from distil.kernels import nvrtc
 
 SOURCES = Path(__file__).parent / "csrc"
-CPU_SOURCES, CUDA_SOURCE, HEADERS = ("loss.cpp", "cosine.cpp"), "loss.cu", ("loss.h", "cpu.h")
+CPU_SOURCES = ("loss.cpp", "cosine.cpp")
+CUDA_SOURCE, CUDA_HEADERS = "loss.cu", ("loss.h", "gpu.h")
 FALL_BACK = "or set DISTIL_LOSS=torch, which needs no compiler and is slower"
 CPU_OPTIONS = ("-std=c++17", "-O3", "-fopenmp", "-shared", "-fPIC", "-Wno-psabi")
 
 
-def compiler() -> str | None:
-    """Path of the C++ compiler: $CXX, or the first that there is of c++, g++ and clang++."""
-    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
-    return next((found for name in names if (found := shutil.which(name))), None)
+def compiler() -> list[str] | None:
+    """The command of the C++ compiler: $CXX, which must be there, or the first that is of c++, g++ and clang++."""
+    if os.environ.get("CXX"):
+        command = shlex.split(os.environ["CXX"])
+        if shutil.which(command[0]) is None:
+            raise ConfigError(f"CXX={os.environ['CXX']}: there is no {command[0]}; unset CXX {FALL_BACK}")
+        return command
+    return next(([found] for name in ("c++", "g++", "clang++") if (found := shutil.which(name))), None)
 
 
 def cpu_library(march: str = "native") -> Path:
@@ -44,15 +50,15 @@ def cpu_library(march: str = "native") -> Path:
     found = compiler()
     if found is None:
         raise ConfigError(f"no C++ compiler for the loss kernels: install one (apt-get install g++) {FALL_BACK}")
-    command = [found, *CPU_OPTIONS, f"-march={march}"]
-    version = subprocess.run([found, "--version"], capture_output=True, text=True).stdout
+    command = [*found, *CPU_OPTIONS, f"-march={march}"]
+    version = subprocess.run([*found, "--version"], capture_output=True, text=True).stdout
     key = _key(*command, version, _cpu() if march == "native" else platform.machine())
 
     def make(target: Path) -> None:
         sources = [str(SOURCES / name) for name in CPU_SOURCES]
         result = subprocess.run([*command, "-o", str(target), *sources], capture_output=True, text=True)
         if result.returncode:
-            raise ConfigError(f"the loss kernels do not compile: {_end(result.stderr)}; mend {found} {FALL_BACK}")
+            raise ConfigError(f"the loss kernels do not compile: {_end(result.stderr)}; mend {found[0]} {FALL_BACK}")
 
     return _built(f"loss-cpu-{march}-{key}.so", make)
 
@@ -65,7 +71,7 @@ def cuda_module(arch: str) -> Path:
         raise ConfigError(f"no NVRTC for the loss kernels: {error}; install torch's CUDA build {FALL_BACK}") from None
 
     def make(target: Path) -> None:
-        headers = {name: (SOURCES / name).read_text() for name in HEADERS if name != "cpu.h"}
+        headers = {name: (SOURCES / name).read_text() for name in CUDA_HEADERS}
         try:
             target.write_bytes(library.compile((SOURCES / CUDA_SOURCE).read_text(), CUDA_SOURCE, headers, arch))
         except nvrtc.CompileError as error:
@@ -84,21 +90,24 @@ def arch_of(device: torch.device) -> str:
 
 def _built(name: str, make: Callable[[Path], None]) -> Path:
     """The file of that name; made aside and renamed, so that ranks that build at once see no halves."""
-    folder = prepared() / "kernels"
+    folder, shared = prepared() / "kernels", True
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / name).exists():
             return (folder / name).resolve()
         handle, draft = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
-    except OSError:  # a read-only place: this process builds its own
-        folder = Path(tempfile.mkdtemp(prefix="distil-kernels-"))
+    except OSError:  # a place that cannot be written: this process builds its own
+        folder, shared = Path(tempfile.mkdtemp(prefix="distil-kernels-")), False
         handle, draft = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
     os.close(handle)
     try:
         make(Path(draft))
+        Path(draft).chmod(0o755)  # colleagues may share the folder
         os.replace(draft, folder / name)
     finally:
         Path(draft).unlink(missing_ok=True)
+        if not shared and not (folder / name).exists():
+            folder.rmdir()
     return (folder / name).resolve()
 
 

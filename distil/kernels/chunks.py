@@ -13,12 +13,10 @@ import torch
 SHARE_OF_GPU, MOST_ON_GPU = 1 / 128, 256 * 2**20
 # On a CPU products of some hundred rows run at full speed and more memory is only more pages to touch. Weight gradients
 # of 16 bits are summed over chunks by a pass of their own, which longer chunks make rarer.
-SHARE_OF_RAM, MOST_ON_CPU = 1 / 64, {2: 256 * 2**20, 4: 64 * 2**20, 8: 64 * 2**20}
+SHARE_OF_RAM, MOST_ON_CPU = 1 / 64, {True: 256 * 2**20, False: 64 * 2**20}  # by whether logits have 16 bits
 BLOCK_ON_CPU, BLOCK_ROWS_ON_CPU = 64 * 2**20, 512
+LONG_ON_CPU = 1536  # rows from which on a product of all is faster than of blocks; between the two it is slower
 ROWS_TOGETHER = 8  # rows are counted in these, which matrix units like
-
-
-LONG_ON_CPU = 1536  # rows from which on a CPU's product of all is faster than of blocks; between the two it is slower
 
 
 class Sizes(NamedTuple):
@@ -30,7 +28,7 @@ class Sizes(NamedTuple):
 
 
 def sizes(rows: int, vocabulary: int, bytes_per_logit: int, device: torch.device) -> Sizes:
-    """The fewest even chunks that keep to the device's share of memory, and even blocks of them.
+    """The fewest even chunks that keep to the device's share of memory (to the next eight rows), and blocks.
 
     ``bytes_per_logit`` is what a kernel needs for one, of student or teacher. A function of shapes and of the device's
     size, not of what happens to be free: sums over chunks must come out alike in a run that is resumed.
@@ -39,7 +37,7 @@ def sizes(rows: int, vocabulary: int, bytes_per_logit: int, device: torch.device
     if device.type == "cuda":
         chunk = _even(rows, most // 2 // (vocabulary * bytes_per_logit))
         return Sizes(chunk, chunk, chunk)
-    chunk = _even(rows, min(most, MOST_ON_CPU.get(bytes_per_logit, most)) // (vocabulary * bytes_per_logit))
+    chunk = _even(rows, min(most, MOST_ON_CPU[bytes_per_logit < 4]) // (vocabulary * bytes_per_logit))
     block = _even(chunk, min(BLOCK_ROWS_ON_CPU, min(most, BLOCK_ON_CPU) // (vocabulary * bytes_per_logit)))
     return Sizes(chunk, block, chunk if chunk >= LONG_ON_CPU else block)
 

@@ -44,6 +44,7 @@ class CpuKernels(NativeKernels):
             return tensor
         if tensor.dtype != torch.float32:
             return (tensor * factor.to(tensor.dtype)).to(dtype)
+        tensor = tensor.contiguous()
         result = self.empty(tensor.shape, tensor.new_empty(0, dtype=dtype))
         addresses = [ctypes.c_void_p(one.data_ptr()) for one in (result, tensor)]
         failed = self._library.scaled(

@@ -20,6 +20,8 @@ class Nvrtc:
     """One NVRTC library. Raises OSError where it cannot be loaded."""
 
     def __init__(self, path: str) -> None:
+        for builtins in sorted(Path(path).parent.glob("libnvrtc-builtins.so*")) if "/" in path else ():
+            ctypes.CDLL(str(builtins))  # which NVRTC 13 of PyPI does not find by itself
         self._library = ctypes.CDLL(path)
         self._library.nvrtcGetErrorString.restype = ctypes.c_char_p
         major, minor = ctypes.c_int(), ctypes.c_int()

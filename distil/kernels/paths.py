@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,7 +24,6 @@ from typing import Any
 import torch
 
 from distil.errors import ConfigError
-from distil.kernels import build, cpu, cuda
 from distil.kernels.rows import Kernels, TorchKernels
 
 NAMES = ("auto", "kernel", "torch", "reference")
@@ -47,6 +47,7 @@ class Path:
 @contextmanager
 def using(path: str | Kernels, chunk_rows: int | None = None) -> Iterator[None]:
     """Within it, every triple loss takes this path, a name of NAMES or kernels themselves, whatever the environment."""
+    assert not isinstance(path, str) or path in NAMES, path
     token = _chosen.set((path, chunk_rows))
     try:
         yield
@@ -72,6 +73,8 @@ def _path(name: str, device: torch.device, chunk_rows: int | None) -> Path:
         return Path(name, why, None)
     if name == "torch":
         return Path(name, why, TorchKernels(), chunk_rows)
+    from distil.kernels import cpu, cuda  # late, as whoever imports the loss need not build anything
+
     if device.type == "cuda":
         return Path(name, why, cuda.kernels(device), chunk_rows)
     if device.type == "cpu":
@@ -80,6 +83,8 @@ def _path(name: str, device: torch.device, chunk_rows: int | None) -> Path:
 
 
 def _automatic(device: torch.device) -> tuple[str, str]:
+    from distil.kernels import build
+
     if device.type == "cuda" and torch.version.cuda:
         return "kernel", f"{torch.cuda.get_device_name(device)} ({build.arch_of(device)})"
     if device.type != "cpu" or sys.platform != "linux":
@@ -87,11 +92,11 @@ def _automatic(device: torch.device) -> tuple[str, str]:
     if build.compiler() is None:
         warnings.warn("no C++ compiler: the loss takes the slower torch path; apt-get install g++", stacklevel=4)
         return "torch", "no C++ compiler"
-    return "kernel", f"{build.compiler()}, {torch.backends.cpu.get_cpu_capability()}"
+    return "kernel", f"{shlex.join(build.compiler())}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _from_environment() -> tuple[str, int | None]:
-    name, rows = os.environ.get("DISTIL_LOSS", "auto"), os.environ.get("DISTIL_LOSS_CHUNK", "")
+    name, rows = os.environ.get("DISTIL_LOSS") or "auto", os.environ.get("DISTIL_LOSS_CHUNK", "")
     if name not in NAMES:
         raise ConfigError(f"DISTIL_LOSS={name}: it is one of {', '.join(NAMES)}")
     if rows and not (rows.isdecimal() and int(rows) > 0):

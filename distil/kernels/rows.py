@@ -38,7 +38,8 @@ class Kernels(Protocol):
         """Unweighted VALUES of each row, shape (R, 5), in fp32 (fp64 of fp64).
 
         With a gradient, ``student_RV`` is overwritten with it and its column sums are added to ``bias_gradient_V``.
-        Without a teacher there is no KL and no MSE. Both logits are contiguous and of one type.
+        Without a teacher there is no KL and no MSE; without a slope MSE may be told as 0. Both logits are contiguous
+        and of one type.
         """
 
     def cosines(self, student_NH: Tensor, teacher_NH: Tensor) -> tuple[Tensor, Tensor]:

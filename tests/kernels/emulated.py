@@ -35,7 +35,7 @@ def _library() -> ctypes.CDLL:
     if build.compiler() is None:
         pytest.skip("no C++ compiler")
     source, folder = Path(__file__).with_name("cuda_on_cpu.cpp"), Path(tempfile.mkdtemp(prefix="cuda-on-cpu-"))
-    command = [build.compiler(), "-std=c++17", "-O1", "-shared", "-fPIC", "-Wno-psabi", "-I", str(build.SOURCES)]
+    command = [*build.compiler(), "-std=c++17", "-O1", "-shared", "-fPIC", "-Wno-psabi", "-I", str(build.SOURCES)]
     subprocess.run([*command, str(source), "-o", str(folder / "loss.so")], check=True)
     library = ctypes.CDLL(str(folder / "loss.so"))
     library.launch.restype = ctypes.c_longlong

@@ -55,9 +55,9 @@ FN F exp2_by_polynomial(F x) {
 
 #ifdef __AVX512F__
 FN Floats exp2_of(Floats x) {  // the same in two thirds of the instructions
-  Floats clamped = Floats(_mm512_max_ps(_mm512_set1_ps(-127.0f), __m512(x)));  // of a NaN the second, the NaN
-  Floats k = Floats(_mm512_roundscale_ps(__m512(clamped), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-  return Floats(_mm512_scalef_ps(__m512(exp2_of_fraction(clamped - k)), __m512(k)));
+  Floats k = Floats(_mm512_roundscale_ps(__m512(x), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  __mmask16 counts = _mm512_cmp_ps_mask(__m512(k), _mm512_set1_ps(-127.0f), _CMP_NLE_UQ);  // of a NaN too
+  return Floats(_mm512_maskz_scalef_ps(counts, __m512(exp2_of_fraction(x - k)), __m512(k)));
 }
 #else
 FN Floats exp2_of(Floats x) { return exp2_by_polynomial<Floats, Words>(x); }
@@ -176,7 +176,7 @@ struct Access {
   FN void store_one(Memory *to, Scalar value) { store(to, Lane() + value, 1); }
 };
 
-// --- threads: work(thread, first, last) on even runs of `count` things, the same ones however many really run -----------
+// --- threads: work(thread, first, last) on even runs of `count` things, the same ones however many really run -------
 
 template <class Work>
 FN void in_parallel(int threads, int64_t count, Work work) {

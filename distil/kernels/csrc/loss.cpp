@@ -2,7 +2,7 @@
 #include "cpu.h"
 #include "loss.h"
 
-// --- one row ----------------------------------------------------------------------------------------------------------
+// --- one row --------------------------------------------------------------------------------------------------------
 
 constexpr int AT_ONCE = 4;  // vectors between two looks at the largest logit
 
@@ -107,7 +107,6 @@ FN void walk(const Rows &a, int64_t row, typename T::Scalar *columns, Need<typen
 // The kinds of rows that occur are compiled each for itself: there `need` is constant but for the temperature.
 template <class T>
 void row_loss(const Rows &a, int64_t row, typename T::Scalar *columns) {
-  using Memory = typename T::Memory;
   bool hard = a.labels[row] != IGNORED || (a.next_labels != nullptr && a.next_labels[row] != IGNORED);
   auto need = need_of<typename T::Scalar>(a, hard);
   auto with = [&](bool soft, bool hard, bool squares) {
@@ -125,11 +124,12 @@ void row_loss(const Rows &a, int64_t row, typename T::Scalar *columns) {
     walk<T>(a, row, columns, with(false, true, false));
   } else {
     memset(static_cast<typename T::Scalar *>(a.values) + row * VALUES, 0, VALUES * sizeof(typename T::Scalar));
-    if (a.with_gradient) memset(static_cast<Memory *>(a.student) + row * a.vocabulary, 0, a.vocabulary * sizeof(Memory));
+    auto *student = static_cast<typename T::Memory *>(a.student) + row * a.vocabulary;
+    if (a.with_gradient) memset(student, 0, a.vocabulary * sizeof(*student));
   }
 }
 
-// --- all rows ---------------------------------------------------------------------------------------------------------
+// --- all rows -------------------------------------------------------------------------------------------------------
 
 // Rows whose gradients are added up by themselves: a sum over a thousand rows, one by one, would lose three digits.
 constexpr int64_t ADDED_BY_THEMSELVES = 32;
