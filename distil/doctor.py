@@ -106,8 +106,10 @@ def _loss(device: torch.device) -> Finding:
         apart = _distance_from_definition(device)
     except (UserError, RuntimeError) as error:
         return Finding(FAIL, name, one_line(error))
-    rows = chunks.sizes(10**6, 30_522, 2, device).chunk
-    chunk = f"chunks of {path.chunk_rows or rows:,} rows at 30,522 ids in 16 bits"
+    chunk = "all logits at once"
+    if path.kernels is not None:
+        rows = chunks.sizes(10**6, 30_522, path.kernels.bytes_per_logit(torch.float16), device).chunk
+        chunk = f"chunks of {path.chunk_rows or rows:,} rows at 30,522 ids in 16 bits"
     found = f"{path.name} ({path.why}), {chunk}, ready in {seconds:.1f} s, {apart:.0e} from the definition"
     if apart > 1e-5:  # fp32 sums over 8,191 ids in another order: some hundred roundings of 6e-8
         return Finding(

@@ -29,7 +29,6 @@ from distil.placement import Placement
 
 T = TypeVar("T")
 _LIBC = ctypes.CDLL(None)
-STEPS_BETWEEN_TRIMS = 8
 
 
 @dataclass(frozen=True)
@@ -164,19 +163,12 @@ def _cpu_has_bf16() -> bool:
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc reuse large freed blocks within a step: by default each logits tensor is mapped and page-faulted anew.
-
-    ``_return_freed_memory`` every few steps keeps the heap from growing by fragmentation.
-    """
+    """Let glibc reuse large freed blocks, which by default are mapped and page-faulted anew, and ask for huge pages."""
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch asks for pages of 2 MiB; read at its first large tensor
     m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
     if hasattr(_LIBC, "mallopt"):
         _LIBC.mallopt(m_mmap_max, 0)
         _LIBC.mallopt(m_trim_threshold, 2**31 - 1)
-
-
-def _return_freed_memory() -> None:
-    if hasattr(_LIBC, "malloc_trim"):
-        _LIBC.malloc_trim(0)
 
 
 def _share_cores(ranks_here: int) -> None:
@@ -223,8 +215,6 @@ class Engine:
         self._engine.step()
         if boundary and self._unfused is not None:
             self._norm = self._engine.get_global_grad_norm() / scale
-        if boundary and self._ranks.device.type == "cpu" and self._engine.global_steps % STEPS_BETWEEN_TRIMS == 0:
-            _return_freed_memory()
         return output.terms * weight
 
     def evaluate(self, *args: Any) -> Any:

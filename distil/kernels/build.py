@@ -13,11 +13,11 @@ import argparse
 import hashlib
 import os
 import platform
-import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,9 +38,10 @@ CPU_OPTIONS = ("-std=c++17", "-O3", "-fopenmp", "-shared", "-fPIC", "-Wno-psabi"
 def compiler() -> list[str] | None:
     """The command of the C++ compiler: $CXX, which must be there, or the first that is of c++, g++ and clang++."""
     if os.environ.get("CXX"):
-        command = shlex.split(os.environ["CXX"])
-        if shutil.which(command[0]) is None:
-            raise ConfigError(f"CXX={os.environ['CXX']}: there is no {command[0]}; unset CXX {FALL_BACK}")
+        command = os.environ["CXX"].split()
+        if not command or shutil.which(command[0]) is None:
+            name = command[0] if command else "program of that name"
+            raise ConfigError(f"CXX={os.environ['CXX']}: there is no {name}; unset CXX {FALL_BACK}")
         return command
     return next(([found] for name in ("c++", "g++", "clang++") if (found := shutil.which(name))), None)
 
@@ -51,7 +52,10 @@ def cpu_library(march: str = "native") -> Path:
     if found is None:
         raise ConfigError(f"no C++ compiler for the loss kernels: install one (apt-get install g++) {FALL_BACK}")
     command = [*found, *CPU_OPTIONS, f"-march={march}"]
-    version = subprocess.run([*found, "--version"], capture_output=True, text=True).stdout
+    try:
+        version = subprocess.run([*found, "--version"], capture_output=True, text=True).stdout
+    except OSError as error:
+        raise ConfigError(f"{found[0]} does not run ({error.strerror}); set CXX to a compiler {FALL_BACK}") from None
     key = _key(*command, version, _cpu() if march == "native" else platform.machine())
 
     def make(target: Path) -> None:
@@ -96,7 +100,8 @@ def _built(name: str, make: Callable[[Path], None]) -> Path:
         if (folder / name).exists():
             return (folder / name).resolve()
         handle, draft = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
-    except OSError:  # a place that cannot be written: this process builds its own
+    except OSError as error:  # a place that cannot be written: this process builds its own
+        warnings.warn(f"{folder}: {error.strerror}; the loss kernels are built anew at every start", stacklevel=4)
         folder, shared = Path(tempfile.mkdtemp(prefix="distil-kernels-")), False
         handle, draft = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
     os.close(handle)
@@ -128,11 +133,13 @@ def _cpu() -> str:
 
 
 def _end(message: str) -> str:
-    lines = [line for line in message.splitlines() if "error" in line] or message.splitlines()
+    telling = ("error", "cannot find", "undefined reference")
+    lines = [line for line in message.splitlines() if any(word in line for word in telling)] or message.splitlines()
     return one_line(" ".join(lines[:3]))[:600]
 
 
 def main() -> None:
+    """Build what was asked for and print where it lies."""
     parser = argparse.ArgumentParser(prog="python -m distil.kernels.build", description=__doc__.splitlines()[0])
     parser.add_argument(
         "--arch", nargs="+", default=None, metavar="sm_70", help="GPU architectures; default: those here"

@@ -14,7 +14,7 @@ SHARE_OF_GPU, MOST_ON_GPU = 1 / 128, 256 * 2**20
 # On a CPU products of some hundred rows run at full speed and more memory is only more pages to touch. Weight gradients
 # of 16 bits are summed over chunks by a pass of their own, which longer chunks make rarer.
 SHARE_OF_RAM, MOST_ON_CPU = 1 / 64, {True: 256 * 2**20, False: 64 * 2**20}  # by whether logits have 16 bits
-BLOCK_ON_CPU, BLOCK_ROWS_ON_CPU = 64 * 2**20, 512
+BLOCK_ON_CPU, BLOCK_ROWS_ON_CPU = 64 * 2**20, 256
 LONG_ON_CPU = 1536  # rows from which on a product of all is faster than of blocks; between the two it is slower
 ROWS_TOGETHER = 8  # rows are counted in these, which matrix units like
 

@@ -24,7 +24,7 @@ class Head(NamedTuple):
     def logits(self, hidden_RH: Tensor) -> Tensor:
         """Logits, shape (R, V), of the given hidden rows, multiplied in their own precision; fp32, or fp64 of fp64."""
         rows_RH = self.transform(hidden_RH)
-        check_product("head", rows_RH, self)
+        check_product("head's", hidden_RH, rows_RH, self)
         logits_RV = F.linear(rows_RH, self.weight_VH, self.bias_V)
         return logits_RV.to(statistics_dtype(logits_RV.dtype))
 
@@ -66,6 +66,8 @@ def check(
             f"triple_loss: student hidden {tuple(student_hidden.shape)} and labels {tuple(labels.shape)} must be "
             "(N, H) and (N,): pack the batch first"
         )
+    if masked_rows is not None and masked_rows.dim() != 1:
+        raise ValueError(f"triple_loss: masked_rows_M of shape {tuple(masked_rows.shape)} must be (M,)")
     if weights.clm > 0 and (next_labels is None or next_labels.shape != labels.shape):
         raise ValueError("triple_loss: alpha_clm needs next_labels_N of the shape of labels_N")
     tensors = {"student_hidden_NH": student_hidden, "labels_N": labels, "next_labels_N": next_labels}
@@ -82,6 +84,8 @@ def check(
             raise ValueError(f"triple_loss: {name} of {tensor.dtype}: {'int64' if whole else 'floats'} are wanted")
     if labels.device.type == "cpu":  # elsewhere a look would make the host wait; there such a row's loss is NaN
         _check_labels("labels_N", labels, len(student_head.weight_VH))
+        if masked_rows is not None and not torch.equal(masked_rows, (labels != IGNORED).nonzero().squeeze(1)):
+            raise ValueError("triple_loss: masked_rows_M are not the labelled rows of labels_N, each once, in order")
         if next_labels is not None:
             _check_labels("next_labels_N", next_labels, len(student_head.weight_VH))
 
@@ -96,6 +100,8 @@ def _check_teacher(
 ) -> None:  # fmt: skip
     if teacher_hidden is None or teacher_head is None:
         raise ValueError("triple_loss: alpha_ce, alpha_cos and alpha_mse need a teacher")
+    if teacher_hidden.dim() != 2:
+        raise ValueError(f"triple_loss: teacher hidden {tuple(teacher_hidden.shape)} must be (N, G)")
     if teacher_hidden.shape[0] != student_hidden.shape[0]:
         raise ValueError(f"triple_loss: {teacher_hidden.shape[0]} teacher rows, {student_hidden.shape[0]} student rows")
     if weights.cos > 0 and teacher_hidden.shape != student_hidden.shape:
@@ -112,16 +118,16 @@ def _check_labels(name: str, labels: Tensor, vocabulary: int) -> None:
         raise ValueError(f"triple_loss: {name} holds {int(wrong[0])}, no id of a vocabulary of {vocabulary}")
 
 
-def check_product(name: str, hidden_RH: Tensor, head: Head) -> None:
-    """Raise ValueError where a head's weight or bias does not go with what its transform has made of hidden rows."""
+def check_product(name: str, hidden_RH: Tensor, rows_RH: Tensor, head: Head) -> None:
+    """Raise ValueError where a head's parts do not go with ``rows_RH``, which its transform has made of hidden rows."""
     weight_VH, bias_V = head.weight_VH, head.bias_V
-    if weight_VH.dim() != 2 or hidden_RH.shape[-1] != weight_VH.shape[1]:
-        shapes = f"{tuple(hidden_RH.shape)} and weight {tuple(weight_VH.shape)}"
+    if rows_RH.dim() != 2 or len(rows_RH) != len(hidden_RH):
+        raise ValueError(f"triple_loss: the {name} transform made {tuple(rows_RH.shape)} of {len(hidden_RH)} rows")
+    if weight_VH.dim() != 2 or not len(weight_VH) or rows_RH.shape[1] != weight_VH.shape[1]:
+        shapes = f"{tuple(rows_RH.shape)} and weight {tuple(weight_VH.shape)}"
         raise ValueError(f"triple_loss: {name} rows {shapes} cannot be multiplied")
     if bias_V is not None and bias_V.shape != weight_VH.shape[:1]:
         raise ValueError(f"triple_loss: {name} bias {tuple(bias_V.shape)}, weight {tuple(weight_VH.shape)}")
-    for part in () if torch.is_autocast_enabled(hidden_RH.device.type) else (weight_VH, bias_V):
-        if part is not None and part.dtype != hidden_RH.dtype:
-            raise ValueError(
-                f"triple_loss: {name} rows of {hidden_RH.dtype} and head of {part.dtype}: cast one of them"
-            )
+    for part in () if torch.is_autocast_enabled(rows_RH.device.type) else (weight_VH, bias_V):
+        if part is not None and part.dtype != rows_RH.dtype:
+            raise ValueError(f"triple_loss: {name} rows of {rows_RH.dtype} and head of {part.dtype}: cast one of them")

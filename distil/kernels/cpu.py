@@ -8,6 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from distil.errors import ConfigError
 from distil.kernels import build
 from distil.kernels.native import TYPES, Cosines, NativeKernels, Rows
 
@@ -42,15 +43,14 @@ class CpuKernels(NativeKernels):
     def scaled(self, tensor: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
         if factor.item() == 1.0 and tensor.dtype == dtype:
             return tensor
-        if tensor.dtype != torch.float32:
-            return (tensor * factor.to(tensor.dtype)).to(dtype)
+        if tensor.dtype not in (torch.float32, torch.bfloat16) or dtype == torch.float64:
+            return super().scaled(tensor, factor, dtype)
         tensor = tensor.contiguous()
         result = self.empty(tensor.shape, tensor.new_empty(0, dtype=dtype))
         addresses = [ctypes.c_void_p(one.data_ptr()) for one in (result, tensor)]
-        failed = self._library.scaled(
-            *addresses, TYPES[dtype], ctypes.c_double(factor.item()), ctypes.c_longlong(tensor.numel()),
-            torch.get_num_threads(),
-        )  # fmt: skip
+        types = TYPES[dtype], TYPES[tensor.dtype]
+        size = ctypes.c_longlong(tensor.numel())
+        failed = self._library.scaled(*addresses, *types, ctypes.c_double(factor.item()), size, torch.get_num_threads())
         assert not failed
         return result
 
@@ -58,4 +58,8 @@ class CpuKernels(NativeKernels):
 @cache
 def kernels() -> CpuKernels:
     """The kernels of this machine; ConfigError where they cannot be built."""
-    return CpuKernels(ctypes.CDLL(str(build.cpu_library())))
+    path = build.cpu_library()
+    try:
+        return CpuKernels(ctypes.CDLL(str(path)))
+    except OSError as error:
+        raise ConfigError(f"the loss kernels cannot be loaded: {error}; delete {path} {build.FALL_BACK}") from None

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from distil.errors import ConfigError
 from distil.kernels import build
 from distil.kernels.native import Cosines, NativeKernels, Rows
 
@@ -61,22 +62,23 @@ class CudaKernels(NativeKernels):
     def cosine_gradients(self, student_NH: Tensor, teacher_NH: Tensor, factors_N2: Tensor, scale: Tensor) -> Tensor:
         return super().cosine_gradients(_aligned(student_NH), _aligned(teacher_NH), factors_N2, scale)
 
-    def add_(self, sum_fp32: Tensor, part: Tensor) -> None:
-        sum_fp32 += part
-
-    def scaled(self, tensor: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
-        return torch.mul(tensor, factor.to(tensor.dtype), out=torch.empty_like(tensor, dtype=dtype))
-
 
 def _aligned(tensor: Tensor) -> Tensor:
     return tensor.clone() if tensor.data_ptr() % WORD else tensor
+
+
+class KernelError(RuntimeError):
+    """CUDA's driver refuses a module or a launch."""
 
 
 class DriverLauncher:
     """CUDA's driver, with the module loaded into torch's own context of a device."""
 
     def __init__(self, module: Path, device: torch.device) -> None:
-        self._driver, self._device = ctypes.CDLL("libcuda.so.1"), device
+        try:
+            self._driver, self._device = ctypes.CDLL("libcuda.so.1"), device
+        except OSError as error:
+            raise ConfigError(f"no CUDA driver for the loss kernels: {error}; {build.FALL_BACK}") from None
         self._module = ctypes.c_void_p()
         self._functions: dict[str, ctypes.c_void_p] = {}
         properties = torch.cuda.get_device_properties(device)
@@ -87,6 +89,10 @@ class DriverLauncher:
 
     def launch(self, kernel: str, blocks: int, threads: int, shared: int, arguments: ctypes.Structure) -> None:
         with torch.cuda.device(self._device):
+            context = ctypes.c_void_p()
+            self._driver.cuCtxGetCurrent(ctypes.byref(context))
+            if not context.value:  # a thread that has not used CUDA yet
+                torch.cuda.synchronize(self._device)
             function = self._functions.get(kernel) or self._load(kernel)
             parameters = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
             stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
@@ -106,7 +112,8 @@ class DriverLauncher:
         if failed:
             text = ctypes.c_char_p()
             self._driver.cuGetErrorString(failed, ctypes.byref(text))
-            raise RuntimeError(f"CUDA driver: {(text.value or b'error').decode()} ({failed})")
+            message = f"the loss kernels on {self._device}: {(text.value or b'error').decode()} ({failed})"
+            raise KernelError(f"{message}; {build.FALL_BACK[3:]}")
 
 
 @cache

@@ -6,9 +6,9 @@ log-sum-exps, KL, cross-entropies and MSE, and one that writes the gradient over
 Nothing of size rows x vocabulary lives longer than a chunk, and nothing but gradients lives until the backward pass,
 which multiplies them by what arrives from above.
 
-Gradients of the logits are formed in sum form: without 1/count and without the loss scale, which arrives only in the
-backward pass. A mean over a global batch of 10^6 rows has gradients of 1e-9 a logit, and fp16 ends at 6e-8; so in fp16
-the largest weight becomes 2^10 for the products, and the true factor is multiplied in fp32 after them.
+Gradients of the logits are formed here, before the loss scale arrives. A mean over a global batch of 10^6 rows has
+gradients of 1e-9 a logit, and fp16 ends at 6e-8; so in fp16 they take sum form: the largest of weight / count becomes
+2^10 for the products, which are summed in fp32, and the true factor is multiplied after them.
 
 Shapes: N attended rows, R rows that need logits, C rows of a chunk, H and G hidden widths, V vocabulary.
 """
@@ -27,7 +27,7 @@ from distil.kernels.contract import IGNORED, TERMS, Head, LossOutput, Weights, s
 from distil.kernels.products import Gradients, Product, product_of
 from distil.kernels.rows import VALUES, Kernels, Slopes
 
-FP16_HEADROOM = 2.0**10  # of a softmax's gradient, at most 2, below fp16's 65504; their products are summed in fp32
+FP16_HEADROOM = 2.0**10  # at most three softmaxes' gradients on one row, each below 1, stay far below fp16's 65504
 
 
 def triple_loss(
@@ -43,8 +43,9 @@ def triple_loss(
     shares = {name: (getattr(weights, name, 0.0), max(count, 1)) for name, count in counts.items()}
 
     def over(student: Product, soft: Product | None, labels: Tensor, following: Tensor | None) -> tuple[Tensor, Tensor]:
+        settings = (temperature, shares, kernels, chunk_rows, torch.is_grad_enabled())
         with torch.autocast(labels.device.type, enabled=False):  # the products' own types from here on
-            return _LogitTerms.apply(*student, soft, labels, following, temperature, shares, kernels, chunk_rows)
+            return _LogitTerms.apply(*student, soft, labels, following, *settings)
 
     everywhere = weights.clm > 0 or (weights.soft and not restrict_ce_to_mask)
     student_hidden = student_hidden_NH if everywhere else student_hidden_NH.index_select(0, masked_M)
@@ -83,11 +84,12 @@ class _LogitTerms(torch.autograd.Function):
     def forward(
         ctx: Any, rows_RH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, teacher: Product | None,
         labels_R: Tensor, next_labels_R: Tensor | None, temperature: float, shares: dict[str, tuple[float, int]],
-        kernels: Kernels, chunk_rows: int | None,
+        kernels: Kernels, chunk_rows: int | None, training: bool,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         student = Product(rows_RH, weight_VH, bias_V)
         slopes = {name: weight / count for name, (weight, count) in shares.items() if name != "teacher_mlm"}
-        wanted = [any(slopes.values()) and needed for needed in ctx.needs_input_grad[:3]]
+        training = training and any(slopes.values())
+        wanted = [training and needed for needed in ctx.needs_input_grad[:3]]
         form = _form(rows_RH.dtype, temperature, **slopes)
         formed = Slopes(temperature, **{name: form * slope for name, slope in slopes.items()})
         held = _held(student, teacher, kernels, chunk_rows)
@@ -123,12 +125,13 @@ class _LogitTerms(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
         factor = upstream / ctx.form
         scaled = [None if g is None else ctx.kernels.scaled(g, factor, ctx.dtype) for g in ctx.saved_tensors]
-        return (*scaled, *[None] * 7)
+        return (*scaled, *[None] * 8)
 
 
 def _held(student: Product, teacher: Product | None, kernels: Kernels, chunk_rows: int | None) -> chunks.Sizes:
     if chunk_rows is not None:
-        return chunks.Sizes(chunk_rows, chunk_rows, chunk_rows)
+        rows = max(min(chunk_rows, len(student.rows_RH)), 1)
+        return chunks.Sizes(rows, rows, rows)
     rows_RH = student.rows_RH
     wide = rows_RH.dtype if teacher is None else torch.promote_types(rows_RH.dtype, teacher.rows_RH.dtype)
     return chunks.sizes(len(rows_RH), len(student.weight_VH), kernels.bytes_per_logit(wide), rows_RH.device)

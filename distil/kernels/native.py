@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from distil.kernels.contract import statistics_dtype
-from distil.kernels.rows import VALUES, Slopes
+from distil.kernels.rows import VALUES, Slopes, scaled_by_torch
 
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}  # with_type in csrc/cpu.h
 
@@ -57,6 +57,7 @@ class NativeKernels(ABC):
         slopes: Slopes, bias_gradient_V: Tensor | None, with_gradient: bool,
     ) -> Tensor:  # fmt: skip
         rows, vocabulary = student_RV.shape
+        assert labels_R.shape == (rows,) and (teacher_RV is None or teacher_RV.shape == student_RV.shape)
         values_R5 = student_RV.new_empty(rows, len(VALUES), dtype=statistics_dtype(student_RV.dtype))
         labels_R = labels_R.contiguous()
         next_labels_R = None if next_labels_R is None else next_labels_R.contiguous()
@@ -71,6 +72,12 @@ class NativeKernels(ABC):
         if with_bias and columns is None:
             bias_gradient_V += student_RV.sum(0, dtype=bias_gradient_V.dtype)
         return values_R5
+
+    def add_(self, sum_fp32: Tensor, part: Tensor) -> None:
+        sum_fp32 += part
+
+    def scaled(self, tensor: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+        return scaled_by_torch(tensor, factor, dtype)
 
     def cosines(self, student_NH: Tensor, teacher_NH: Tensor) -> tuple[Tensor, Tensor]:
         values_N = student_NH.new_empty(len(student_NH), dtype=statistics_dtype(student_NH.dtype))

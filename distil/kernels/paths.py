@@ -73,7 +73,7 @@ def _path(name: str, device: torch.device, chunk_rows: int | None) -> Path:
         return Path(name, why, None)
     if name == "torch":
         return Path(name, why, TorchKernels(), chunk_rows)
-    from distil.kernels import cpu, cuda  # late, as whoever imports the loss need not build anything
+    from distil.kernels import cpu, cuda  # late: `python -m distil.kernels.build` wants to be the first to import it
 
     if device.type == "cuda":
         return Path(name, why, cuda.kernels(device), chunk_rows)

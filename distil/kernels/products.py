@@ -33,11 +33,11 @@ def product_of(name: str, hidden_RH: Tensor, head: Head) -> Product:
     """A head's product on hidden rows, in autocast's type where that is on; ValueError where they do not fit."""
     rows_RH, weight_VH, bias_V = head.transform(hidden_RH), head.weight_VH, head.bias_V
     device = rows_RH.device.type
-    if torch.is_autocast_enabled(device):
+    if torch.is_autocast_enabled(device) and rows_RH.dtype != torch.float64:  # which autocast leaves alone
         dtype = torch.get_autocast_dtype(device)
         rows_RH, weight_VH = rows_RH.to(dtype), weight_VH.to(dtype)
         bias_V = None if bias_V is None else bias_V.to(dtype)
-    check_product(name, rows_RH, Head(head.transform, weight_VH, bias_V))
+    check_product(f"{name}'s", hidden_RH, rows_RH, Head(head.transform, weight_VH, bias_V))
     return Product(rows_RH, weight_VH, bias_V)
 
 
@@ -61,7 +61,7 @@ class Gradients:
         self._part_VH = None
         if wanted[1] and not len(rows_RH):
             self.weight_VH.zero_()
-        if wanted[1] and of_weight != rows_RH.dtype:
+        if wanted[1] and of_weight != rows_RH.dtype and chunk < len(rows_RH):
             self._part_VH = kernels.empty(weight_VH.shape, weight_VH.new_empty(0, dtype=of_parts))
 
     def take_rows(self, rows: slice, gradient_BV: Tensor) -> None:
@@ -75,7 +75,7 @@ class Gradients:
             return
         gradient_VC, rows_CH = gradient_CV.t(), self._product.rows_RH[rows]
         if rows.start == 0:
-            in_parts = self._part_VH is not None and self._part_VH.dtype != self.weight_VH.dtype
+            in_parts = rows_CH.dtype == torch.bfloat16 and self._part_VH is not None
             _multiply(gradient_VC, rows_CH, self._part_VH if in_parts else self.weight_VH)
             if in_parts:
                 self.weight_VH.copy_(self._part_VH)
@@ -90,7 +90,7 @@ def _multiply(a: Tensor, b: Tensor, out: Tensor) -> None:
     """out = a @ b; factors of fp16 may have a product in fp32."""
     if out.dtype == a.dtype:
         torch.mm(a, b, out=out)
-    elif a.is_cuda:
+    elif a.is_cuda and torch.version.cuda:
         torch.mm(a, b, out_dtype=out.dtype, out=out)
     else:
         torch.mm(a.to(out.dtype), b.to(out.dtype), out=out)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from distil.kernels.contract import IGNORED, statistics_dtype
 
+ROWS_SCALED_AT_ONCE = 8192
 VALUES = ("ce", "mlm", "clm", "teacher_mlm", "mse")  # the numbers of a row, in this order; of csrc/loss.h too
 
 
@@ -107,7 +108,7 @@ class TorchKernels:
         dtype = statistics_dtype(student_NH.dtype)
         s_NH, t_NH = student_NH.to(dtype), teacher_NH.to(dtype)
         student_N, teacher_N = s_NH.square().sum(-1).clamp(min=1e-16), t_NH.square().sum(-1).clamp(min=1e-16)
-        per_norms_N = (student_N * teacher_N).rsqrt()
+        per_norms_N = 1 / (student_N.sqrt() * teacher_N.sqrt())
         cosine_N = (s_NH * t_NH).sum(-1) * per_norms_N
         return 1 - cosine_N, torch.stack((per_norms_N, cosine_N / student_N), dim=1)
 
@@ -119,4 +120,13 @@ class TorchKernels:
         sum_fp32 += part
 
     def scaled(self, tensor: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
-        return torch.mul(tensor, factor.to(tensor.dtype), out=torch.empty_like(tensor, dtype=dtype))
+        return scaled_by_torch(tensor, factor, dtype)
+
+
+def scaled_by_torch(tensor: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+    """``Kernels.scaled`` in torch operations: some rows at a time, as a factor must not be rounded to 16 bits."""
+    result = torch.empty_like(tensor, dtype=dtype)
+    for first in range(0, len(tensor), ROWS_SCALED_AT_ONCE):
+        rows = slice(first, first + ROWS_SCALED_AT_ONCE)
+        torch.mul(tensor[rows].to(statistics_dtype(tensor.dtype)), factor, out=result[rows])
+    return result

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from distil.kernels import fused, paths, reference
@@ -37,11 +39,12 @@ def triple_loss(
 
     Which code computes it: ``paths``. Gradients are formed in the forward pass and cannot be differentiated again.
     Raises ValueError when shapes, devices, types or terms do not go together, and on a CPU for a label that is no id
-    of the vocabulary; on a GPU, where a look would make the host wait, the loss is then NaN.
+    of the vocabulary and for ``masked_rows_M`` that are not the labelled rows. On a GPU, where a look would make the
+    host wait, the loss of such a label is NaN (the definition's own code stops there), and the rows are believed.
     """
-    if not temperature > 0:
-        raise ValueError(f"triple_loss: temperature {temperature} must be above 0")
     weights = Weights(alpha_ce, alpha_mlm, alpha_clm, alpha_cos, alpha_mse)
+    if not (0 < temperature < math.inf and all(0 <= alpha < math.inf for alpha in weights)):
+        raise ValueError(f"triple_loss: temperature {temperature} must be above 0 and weights 0 or more: {weights}")
     check(
         student_hidden_NH, student_head, teacher_hidden_NG, teacher_head, labels_N, next_labels_N, masked_rows_M,
         weights,

@@ -180,7 +180,8 @@ class Precise:
         }  # fmt: skip
         count_masked = 0 if everything_ignored else math.ceil(masked * rows)
         labels, following = torch.full((rows,), -100), torch.full((rows,), -100)
-        labels[torch.randperm(rows, generator=draw)[:count_masked]] = int(torch.randint(vocabulary, (), generator=draw))
+        masked_rows = torch.randperm(rows, generator=draw)[:count_masked]
+        labels[masked_rows] = torch.randint(vocabulary, (count_masked,), generator=draw)
         if clm and not everything_ignored:
             following[:-1] = torch.randint(vocabulary, (rows - 1,), generator=draw)
             following[0] = labels[0] if labels[0] >= 0 else following[0]  # one token may be both
@@ -235,10 +236,34 @@ class Precise:
         hidden, weight = self.tensors["hidden"].double(), self.tensors["weight"].double()
         return hidden @ weight.T + self.tensors["bias"].double()
 
-    def size(self, name: str, wanted: torch.Tensor) -> float:
-        """Of what is added up to get ``wanted``: logits for the losses, which are differences of them."""
-        if name != "terms":
-            return max(float(wanted.abs().max()), self.upstream / self.counts["attended_count"])
+    def of_logits(self) -> float:
+        """Largest logit."""
         with torch.no_grad():
-            largest = float(self.truth_logits().abs().max())
-        return max(largest, 16.0) * 16 + float(wanted.abs().max())
+            return float(self.truth_logits().abs().max())
+
+
+def check(s: Precise, path: object, chunk_rows: int | None = 512, **options: float) -> None:
+    """Value and gradients on a path are at most twice as far from the truth as the definition's in the same type.
+
+    Plus a few roundings. Of a term, 4 of fp32 (2^-24) of what it sums: differences from the largest logit, times T; and
+    of a logit's rounding in 16 bits a hundredth, which is what is left in a mean over ten thousand of them by chance.
+    Of a gradient, one of its type, which eager code makes at a place of its own choice, and 8 of fp32 of its size.
+    """
+    truth = s.truth(**options)
+    with using("reference"):
+        eager = s.run(**options)
+    with using(path, chunk_rows):
+        found = s.run(**options)
+    span = 2 * s.of_logits() * options["temperature"]
+    for i, name in enumerate(TERMS):
+        noise = torch.finfo(s.dtype).eps / 128 * s.of_logits() if s.dtype.itemsize == 2 else 0.0
+        floor = {"cos": 2.0, "mse": float(truth.terms[i])}.get(name, span)
+        mine, theirs = (float((one.terms[i].double() - truth.terms[i]).abs()) for one in (found, eager))
+        assert mine <= 2 * theirs + 4 * 2**-24 * floor + noise, f"{name}: error {mine}, eager {theirs}, floor {floor}"
+    for name, is_, was, wanted in list(zip(truth._fields, found, eager, truth, strict=True))[1:]:
+        size = max(float(wanted.abs().max()), s.upstream / s.counts["attended_count"])
+        tiny = 8 * 2**-24 * size + 0.5 * torch.finfo(s.dtype).eps * float(wanted.abs().max())
+        for kind, mine, theirs in zip(
+            ("largest", "mean square"), errors(is_, wanted), errors(was, wanted), strict=True
+        ):
+            assert mine <= 2 * theirs + tiny, f"{name}: {kind} error {mine}, eager {theirs}, tiny {tiny}"

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from emulated import emulated_kernels
-from losses import Precise, errors
+from losses import Precise, check, errors
 
 from distil.kernels import TERMS, Head, fused, paths, triple_loss
 from distil.kernels.paths import using
@@ -16,26 +16,6 @@ from distil.kernels.rows import TorchKernels
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 SMALL = [(1, 2), (7, 2), (1000, 2), (1, 8191), (7, 8191), (1, 30_522), (7, 30_522), (1, 119_547), (7, 119_547)]
 LARGE = [(1000, 8191), (1000, 30_522), (1000, 119_547)]
-
-
-def check(s: Precise, path, chunk_rows: int | None = 512, **options: float) -> None:
-    """Value and gradients on a path are at most twice as far from the truth as the definition's in the same type.
-
-    Plus a few roundings: 2^-24 (the statistics are in fp32) of what is summed, and one more of the type for gradients,
-    which eager code, too, rounds at a place of its own choice.
-    """
-    truth = s.truth(**options)
-    with using("reference"):
-        eager = s.run(**options)
-    with using(path, chunk_rows):
-        found = s.run(**options)
-    for name, is_, was, wanted in zip(truth._fields, found, eager, truth, strict=True):
-        tiny = 8 * 2**-24 * s.size(name, wanted)
-        if name != "terms":
-            tiny += 0.5 * torch.finfo(s.dtype).eps * float(wanted.abs().max())
-        of_eager = errors(was, wanted)
-        for kind, mine, theirs in zip(("largest", "mean square"), errors(is_, wanted), of_eager, strict=True):
-            assert mine <= 2 * theirs + tiny, f"{name}: {kind} error {mine}, eager {theirs}, tiny {tiny}"
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -61,6 +41,14 @@ def test_large_shapes(rows, vocabulary, dtype):
     check(Precise(rows, vocabulary, dtype), "kernel", temperature=2.0)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("t", [1.0, 4.0])
+@pytest.mark.parametrize("path", ["torch", "kernel"])
+def test_a_thousand_rows_at_other_temperatures(path, t, dtype):
+    check(Precise(1000, 8191, dtype), path, temperature=t)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("path", ["torch", "kernel", "emulated GPU"])
 @pytest.mark.parametrize(
@@ -80,8 +68,7 @@ def test_cases(change, path, dtype):
 
 
 def test_logits_of_ten_thousand_were_among_the_cases():
-    s = Precise(7, 301, torch.float32, size=2000.0)
-    assert 1e4 < float(s.truth_logits().abs().max()) < 65504
+    assert 1e4 < Precise(7, 301, torch.float32, size=2000.0).of_logits() < 65504
 
 
 # --- fp16 ----------------------------------------------------------------------------------------------------------
@@ -183,7 +170,7 @@ def test_chunks_change_the_rounding_of_sums_alone():
             assert float((one - first).abs().max()) <= 16 * 2**-24 * float(first.abs().max())
 
 
-def test_no_more_than_a_chunk_of_logits_is_made(monkeypatch):
+def test_no_more_than_a_chunk_of_logits_is_made():
     made = []
 
     class Watching(TorchKernels):
@@ -192,9 +179,11 @@ def test_no_more_than_a_chunk_of_logits_is_made(monkeypatch):
             return super().empty(shape, like)
 
     s = Precise(40, 1001, torch.float32)
-    with using(Watching(), 16):
-        s.run(temperature=2.0)
-    assert sorted(made) == [(16, 1001), (16, 1001), (1001, s.tensors["weight"].shape[1])]
+    for chunk_rows, rows in ((16, 16), (10**9, 40)):
+        made.clear()
+        with using(Watching(), chunk_rows):
+            s.run(temperature=2.0)
+        assert sorted(made) == [(rows, 1001), (rows, 1001), (1001, 16)]
 
 
 def test_a_loss_can_go_back_twice_where_the_graph_is_kept():
@@ -205,6 +194,69 @@ def test_a_loss_can_go_back_twice_where_the_graph_is_kept():
         first = torch.autograd.grad(total, leaves, retain_graph=True)
         again = torch.autograd.grad(total, leaves)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize("path", ["torch", "kernel", "emulated GPU"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_factor_from_above_is_not_rounded_to_the_type(dtype, path):
+    """0.37 is 0.3691 in bf16: gradients would all be a quarter percent too small."""
+    with using(emulated_kernels() if path == "emulated GPU" else path):
+        one, other = Precise(7, 301, dtype), Precise(7, 301, dtype, upstream=0.37)
+        plain, times = one.run(temperature=2.0).weight.double(), other.run(temperature=2.0).weight.double()
+    # Single numbers are rounded to the type, at random: over five thousand of them that all but cancels, to 2e-4 in
+    # bf16, where a rounded factor would be off by 2.3e-3.
+    factor = float((plain * times).sum() / (plain * plain).sum())
+    assert abs(factor / 0.37 - 1) < 1e-3
+
+
+@pytest.mark.parametrize("path", ["torch", "kernel", "emulated GPU"])
+def test_without_grad_there_is_no_gradient_to_pay_for(path, monkeypatch):
+    kernels = emulated_kernels() if path == "emulated GPU" else paths.path_for(torch.device("cpu")).kernels
+    kernels = TorchKernels() if path == "torch" else kernels
+    asked, loss_rows_ = [], kernels.loss_rows_
+    monkeypatch.setattr(kernels, "loss_rows_", lambda *a: asked.append(a[-1]) or loss_rows_(*a), raising=False)
+    s = Precise(7, 301, torch.float32)
+    with using(kernels, 4):
+        trained = s.loss(s.leaves(), temperature=2.0)
+        with torch.no_grad():
+            found = s.loss(s.leaves(), temperature=2.0)
+    assert asked == [True, True, False, False] and torch.equal(found.terms, trained.terms)
+
+
+@pytest.mark.parametrize("path", ["torch", "kernel"])
+def test_the_weight_is_not_read_in_the_backward_pass(path):
+    """ZeRO-3 gathers it for the forward pass and takes it away again."""
+    s = Precise(7, 301, torch.float32)
+    with using(path, 4):
+        wanted = s.run(temperature=2.0)
+        leaves = s.leaves()
+        total = s.loss(leaves, temperature=2.0).total
+        kept = [leaf.data for leaf in leaves]
+        leaves[1].data = torch.full_like(kept[1], torch.nan)
+        hidden, weight, bias = torch.autograd.grad(total, leaves)
+    assert torch.equal(hidden, wanted.hidden) and torch.equal(weight, wanted.weight) and torch.equal(bias, wanted.bias)
+
+
+@pytest.mark.parametrize("path", ["torch", "kernel", "emulated GPU"])
+def test_no_rows_at_all(path):
+    s = Precise(7, 301, torch.float32)
+    with using(emulated_kernels() if path == "emulated GPU" else path):
+        leaves = s.leaves()
+        found = s.loss(leaves, slice(0, 0), temperature=2.0)
+        gradients = torch.autograd.grad(found.total, leaves)
+    assert found.total == 0 and not found.terms.any() and not any(gradient.any() for gradient in gradients)
+
+
+def test_hidden_states_whose_norms_multiply_beyond_fp32():
+    for path in ("reference", "torch", "kernel", emulated_kernels()):
+        s = Precise(5, 31, torch.float32)
+        plain = s.tensors["hidden"]
+        with using(path):
+            cosine = s.run(temperature=2.0).terms[TERMS.index("cos")]
+            s.tensors |= {"hidden": plain * 2.0**40, "teacher_hidden": s.tensors["teacher_hidden"] * 2.0**40}
+            s.weights = {"alpha_cos": 1.0}
+            found = s.run(temperature=2.0).terms[TERMS.index("cos")]
+        torch.testing.assert_close(found, cosine, rtol=1e-5, atol=0)  # powers of two: but for square roots the same
 
 
 def test_frozen_parts_have_no_gradient_and_change_nothing_else():

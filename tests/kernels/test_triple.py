@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -275,7 +276,25 @@ S = SimpleNamespace(hidden=Setting().hidden.detach(), labels=Setting().labels)
         ({"labels_N": S.labels.clamp(max=-100).index_fill(0, torch.tensor([2]), -1)}, "labels_N holds -1, no id"),
         ({"alpha_clm": 1.0, "next_labels_N": torch.full((6,), 99)}, "next_labels_N holds 99, no id"),
         ({"masked_rows_M": torch.zeros(2)}, "masked_rows_M of torch.float32"),
+        ({"masked_rows_M": torch.tensor([[1, 4]])}, "masked_rows_M of shape (1, 2)"),
+        ({"masked_rows_M": torch.tensor([1])}, "masked_rows_M are not the labelled rows"),
+        ({"masked_rows_M": torch.tensor([1, 1, 4])}, "masked_rows_M are not the labelled rows"),
+        ({"masked_rows_M": torch.tensor([1, 9])}, "masked_rows_M are not the labelled rows"),
+        ({"student_head": Head(lambda rows: rows[:3], torch.zeros(7, H), None)}, "transform made (3, 8) of 6 rows"),
+        ({"teacher_head": Head(lambda rows: rows[:1], torch.zeros(7, G), None)}, "transform made (1, 5) of 6 rows"),
+        (
+            {
+                "student_head": Head(torch.tanh, torch.zeros(0, H), None),
+                "labels_N": torch.full((6,), -100),
+                "teacher_head": Head(torch.tanh, torch.zeros(0, G), None),
+            },
+            "weight (0, 8) cannot be",
+        ),
+        ({"teacher_hidden_NG": torch.zeros(6, 1, G)}, "teacher hidden (6, 1, 5) must be"),
         ({"temperature": 0.0}, "temperature 0.0"),
+        ({"temperature": math.inf}, "temperature inf"),
+        ({"alpha_mlm": -1.0}, "weights 0 or more"),
+        ({"alpha_ce": math.nan}, "weights 0 or more"),
     ],
 )
 def test_what_does_not_go_together_is_refused(changes, said):

@@ -90,11 +90,15 @@ extern "C" void add_bfloat16(void *sum, const void *part, long long count, int t
   each<Float32, BFloat16>(sum, part, count, threads, [](auto in, auto out) { return in + out; });
 }
 
-// out (of a type, not double) = in (float32) * factor; as above, 0, or 1 for a type that there is not.
-extern "C" int scaled(void *out, const void *in, int type, double factor, long long count, int threads) {
-  return with_type(type, [&](auto t) {
-    if constexpr (std::is_same_v<typename decltype(t)::Scalar, float>)
-      each<decltype(t), Float32>(out, in, count, threads, [&](auto in, auto) { return in * float(factor); });
+// out (of a type, not double) = in (float32 or bfloat16) * factor; as above, 0, or 1 for types that there are not.
+extern "C" int scaled(void *out, const void *in, int out_type, int in_type, double factor, long long count, int threads) {
+  if (in_type > 1) return 1;
+  return with_type(out_type, [&](auto t) {
+    using Out = decltype(t);
+    auto product = [&](auto in, auto) { return in * float(factor); };
+    if constexpr (std::is_same_v<typename Out::Scalar, float>)
+      in_type == 0 ? each<Out, Float32>(out, in, count, threads, product)
+                   : each<Out, BFloat16>(out, in, count, threads, product);
   });
 }
 

@@ -1,10 +1,14 @@
 // The triple loss on a CPU: a thread takes a row, the lanes of a vector walk along it.
+#include <algorithm>
+
 #include "cpu.h"
 #include "loss.h"
 
 // --- one row --------------------------------------------------------------------------------------------------------
 
 constexpr int AT_ONCE = 4;  // vectors between two looks at the largest logit
+// Vectors that are summed by themselves: a sum of ten thousand numbers, one by one, would lose three digits.
+constexpr int64_t SUMMED_BY_THEMSELVES = 64 * AT_ONCE;
 
 template <class T>
 FN Sums<typename T::Scalar> sums_of(const typename T::Memory *student, const typename T::Memory *teacher, int64_t count,
@@ -17,11 +21,16 @@ FN Sums<typename T::Scalar> sums_of(const typename T::Memory *student, const typ
   Lane s[AT_ONCE], t[AT_ONCE];
   for (int k = 0; k < AT_ONCE; k++) t[k] = Lane();
   int64_t v = 0;
-  for (; v + AT_ONCE * SIZE <= count; v += AT_ONCE * SIZE) {
-    for (int k = 0; k < AT_ONCE; k++) s[k] = A::load(student + v + k * SIZE);
-    if (need.soft)
-      for (int k = 0; k < AT_ONCE; k++) t[k] = A::load(teacher + v + k * SIZE);
-    meet(lanes, s, t, need);
+  while (v + AT_ONCE * SIZE <= count) {
+    Sums<Lane> part = no_sums<Lane>();
+    int64_t stop = std::min(count, v + SUMMED_BY_THEMSELVES * SIZE);
+    for (; v + AT_ONCE * SIZE <= stop; v += AT_ONCE * SIZE) {
+      for (int k = 0; k < AT_ONCE; k++) s[k] = A::load(student + v + k * SIZE);
+      if (need.soft)
+        for (int k = 0; k < AT_ONCE; k++) t[k] = A::load(teacher + v + k * SIZE);
+      meet(part, s, t, need);
+    }
+    lanes = merged(lanes, part, need);
   }
   for (; v < count; v += SIZE) {
     Lane last_s[1] = {A::load(student + v, count - v, LOWEST)};

@@ -121,8 +121,8 @@ FN void meet(Sums<F> &row, const F (&s)[K], const F (&t)[K], const Need<S> &need
 }
 
 // The sums over what two lanes have met.
-template <class F>
-FN Sums<F> merged(const Sums<F> &a, const Sums<F> &b, const Need<F> &need) {
+template <class F, class S>
+FN Sums<F> merged(const Sums<F> &a, const Sums<F> &b, const Need<S> &need) {
   Sums<F> both;
   both.student_max = larger(a.student_max, b.student_max);
   both.teacher_max = larger(a.teacher_max, b.teacher_max);
@@ -206,7 +206,7 @@ template <class F>
 FN void cosine_of(F dot, F student_squares, F teacher_squares, F *value, F *factors) {
   F least = F(1e-16);
   F ss = larger(student_squares, least), tt = larger(teacher_squares, least);
-  F per_norms = 1 / root_of(ss * tt), cosine = dot * per_norms;
+  F per_norms = 1 / (root_of(ss) * root_of(tt)), cosine = dot * per_norms;
   *value = 1 - cosine;
   factors[0] = per_norms;
   factors[1] = cosine / ss;
