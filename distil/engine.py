@@ -28,6 +28,7 @@ from distil.errors import ConfigError, UserError
 from distil.placement import Placement
 
 T = TypeVar("T")
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 _LIBC = ctypes.CDLL(None)
 
 

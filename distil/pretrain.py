@@ -13,7 +13,7 @@ from distil import engine as ds
 from distil.checkpoint import Checkpoints, Position
 from distil.config import Recipe
 from distil.data import samples
-from distil.engine import Engine, Ranks
+from distil.engine import DTYPES, Engine, Ranks
 from distil.errors import ConfigError, UserError
 from distil.export import export_student, write_card
 from distil.folder import prepared
@@ -33,7 +33,6 @@ from distil.trainer import Trainer
 
 RUNS = Path("runs")
 STUDENT = "student"  # folder of the export within a run
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 REAL_RUN = (
     "to run the real one: deepspeed launch/pretrain.py --deepspeed ds_config/zero1.json "
     "--recipe distilbert-base-uncased --teacher NAME_OR_DIR --store PREFIX"
