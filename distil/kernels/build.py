@@ -72,7 +72,10 @@ def cuda_module(arch: str) -> Path:
     try:
         library = nvrtc.load()
     except OSError as error:
-        raise ConfigError(f"no NVRTC for the loss kernels: {error}; install torch's CUDA build {FALL_BACK}") from None
+        raise ConfigError(
+            f"no NVRTC for the loss kernels: {error}; install torch's CUDA build, or nvidia-cuda-nvrtc-cu12 alone, "
+            f"{FALL_BACK}"
+        ) from None
 
     def make(target: Path) -> None:
         headers = {name: (SOURCES / name).read_text() for name in CUDA_HEADERS}
@@ -135,7 +138,7 @@ def _cpu() -> str:
 def _end(message: str) -> str:
     telling = ("error", "cannot find", "undefined reference")
     lines = [line for line in message.splitlines() if any(word in line for word in telling)] or message.splitlines()
-    return one_line(" ".join(lines[:3]))[:600]
+    return one_line(" ".join(lines[:3]))[:600] or "the compiler gives no reason"
 
 
 def main() -> None:

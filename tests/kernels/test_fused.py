@@ -9,10 +9,11 @@ import torch
 from emulated import emulated_kernels
 from losses import Precise, check, errors
 
-from distil.kernels import TERMS, Head, fused, paths, triple_loss
+from distil.kernels import TERMS, Head, build, fused, paths, triple_loss
 from distil.kernels.paths import using
 from distil.kernels.rows import TorchKernels
 
+pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler")
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 SMALL = [(1, 2), (7, 2), (1000, 2), (1, 8191), (7, 8191), (1, 30_522), (7, 30_522), (1, 119_547), (7, 119_547)]
 LARGE = [(1000, 8191), (1000, 30_522), (1000, 119_547)]
