@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from distil.errors import ConfigError, DataError, one_line, run
@@ -93,3 +96,17 @@ def test_an_exit_of_the_program_itself_passes():
 def test_one_line_takes_any_object():
     assert one_line(OSError("a\n b")) == "a b"
     assert one_line("  plain  ") == "plain"
+
+
+@pytest.mark.parametrize("code", [0, 78])
+def test_leaving_writes_what_was_said_and_skips_the_teardown(code):
+    """In which threads of libraries abort: here a handler stands for them."""
+    program = f"""
+import atexit, os
+from distil import errors
+atexit.register(os.abort)
+print("said", end="")
+errors.leave({code})
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (code, "said", "")

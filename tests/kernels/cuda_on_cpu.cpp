@@ -113,8 +113,10 @@ static void run_block(unsigned threads) {
     fibers[i].uc_stack.ss_size = STACK;
     makecontext(&fibers[i], run_fiber, 0);
   }
-  for (unsigned left = threads; left > 0;) {
-    for (unsigned i = 0; i < threads; i++) {
+  bool backwards = blockIdx.x % 2;  // now these threads are ahead, now those: what does not wait is found out
+  for (unsigned left = threads; left > 0; backwards = !backwards) {
+    for (unsigned turn = 0; turn < threads; turn++) {
+      unsigned i = backwards ? threads - 1 - turn : turn;
       if (finished[i]) continue;
       threadIdx.x = i;
       swapcontext(&scheduler, &fibers[i]);
