@@ -31,7 +31,7 @@ from distil.kernels import nvrtc
 SOURCES = Path(__file__).parent / "csrc"
 CPU_SOURCES = ("loss.cpp", "cosine.cpp")
 CUDA_SOURCE, CUDA_HEADERS = "loss.cu", ("loss.h", "gpu.h")
-FALL_BACK = "or set DISTIL_LOSS=torch, which needs no compiler and is slower"
+FALL_BACK = "set DISTIL_LOSS=torch, which needs no compiler and is slower"
 CPU_OPTIONS = ("-std=c++17", "-O3", "-fopenmp", "-shared", "-fPIC", "-Wno-psabi")
 
 
@@ -41,7 +41,7 @@ def compiler() -> list[str] | None:
         command = os.environ["CXX"].split()
         if not command or shutil.which(command[0]) is None:
             name = command[0] if command else "program of that name"
-            raise ConfigError(f"CXX={os.environ['CXX']}: there is no {name}; unset CXX {FALL_BACK}")
+            raise ConfigError(f"CXX={os.environ['CXX']}: there is no {name}; unset CXX or {FALL_BACK}")
         return command
     return next(([found] for name in ("c++", "g++", "clang++") if (found := shutil.which(name))), None)
 
@@ -50,19 +50,19 @@ def cpu_library(march: str = "native") -> Path:
     """The CPU kernels' shared library, built unless it is there; ConfigError with the compiler's message."""
     found = compiler()
     if found is None:
-        raise ConfigError(f"no C++ compiler for the loss kernels: install one (apt-get install g++) {FALL_BACK}")
+        raise ConfigError(f"no C++ compiler for the loss kernels: install one (apt-get install g++) or {FALL_BACK}")
     command = [*found, *CPU_OPTIONS, f"-march={march}"]
     try:
         version = subprocess.run([*found, "--version"], capture_output=True, text=True).stdout
     except OSError as error:
-        raise ConfigError(f"{found[0]} does not run ({error.strerror}); set CXX to a compiler {FALL_BACK}") from None
+        raise ConfigError(f"{found[0]} does not run ({error.strerror}); set CXX to a compiler or {FALL_BACK}") from None
     key = _key(*command, version, _cpu() if march == "native" else platform.machine())
 
     def make(target: Path) -> None:
         sources = [str(SOURCES / name) for name in CPU_SOURCES]
         result = subprocess.run([*command, "-o", str(target), *sources], capture_output=True, text=True)
         if result.returncode:
-            raise ConfigError(f"the loss kernels do not compile: {_end(result.stderr)}; mend {found[0]} {FALL_BACK}")
+            raise ConfigError(f"the loss kernels do not compile: {_end(result.stderr)}; mend {found[0]} or {FALL_BACK}")
 
     return _built(f"loss-cpu-{march}-{key}.so", make)
 
@@ -74,7 +74,7 @@ def cuda_module(arch: str) -> Path:
     except OSError as error:
         raise ConfigError(
             f"no NVRTC for the loss kernels: {error}; install torch's CUDA build, or nvidia-cuda-nvrtc-cu12 alone, "
-            f"{FALL_BACK}"
+            f"or {FALL_BACK}"
         ) from None
 
     def make(target: Path) -> None:
@@ -82,9 +82,7 @@ def cuda_module(arch: str) -> Path:
         try:
             target.write_bytes(library.compile((SOURCES / CUDA_SOURCE).read_text(), CUDA_SOURCE, headers, arch))
         except nvrtc.CompileError as error:
-            raise ConfigError(
-                f"the loss kernels do not compile for {arch}: {_end(str(error))}; {FALL_BACK[3:]}"
-            ) from None
+            raise ConfigError(f"the loss kernels do not compile for {arch}: {_end(str(error))}; {FALL_BACK}") from None
 
     return _built(f"loss-{arch}-{_key(library.version, arch)}.cubin", make)
 

@@ -34,8 +34,7 @@ class CpuKernels(NativeKernels):
 
     def add_(self, sum_fp32: Tensor, part: Tensor) -> None:
         if part.dtype != torch.bfloat16:
-            sum_fp32 += part
-            return
+            return super().add_(sum_fp32, part)
         assert sum_fp32.is_contiguous() and part.is_contiguous()
         addresses = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (sum_fp32, part)]
         self._library.add_bfloat16(*addresses, ctypes.c_longlong(part.numel()), torch.get_num_threads())
@@ -62,4 +61,4 @@ def kernels() -> CpuKernels:
     try:
         return CpuKernels(ctypes.CDLL(str(path)))
     except OSError as error:
-        raise ConfigError(f"the loss kernels cannot be loaded: {error}; delete {path} {build.FALL_BACK}") from None
+        raise ConfigError(f"the loss kernels cannot be loaded: {error}; delete {path} or {build.FALL_BACK}") from None

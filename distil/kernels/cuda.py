@@ -113,7 +113,7 @@ class DriverLauncher:
             text = ctypes.c_char_p()
             self._driver.cuGetErrorString(failed, ctypes.byref(text))
             message = f"the loss kernels on {self._device}: {(text.value or b'error').decode()} ({failed})"
-            raise KernelError(f"{message}; {build.FALL_BACK[3:]}")
+            raise KernelError(f"{message}; {build.FALL_BACK}")
 
 
 @cache

@@ -87,7 +87,7 @@ class _LogitTerms(torch.autograd.Function):
         kernels: Kernels, chunk_rows: int | None, training: bool,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         student = Product(rows_RH, weight_VH, bias_V)
-        slopes = {name: weight / count for name, (weight, count) in shares.items() if name != "teacher_mlm"}
+        slopes = {name: shares[name][0] / shares[name][1] for name in Slopes._fields[1:]}
         training = training and any(slopes.values())
         wanted = [training and needed for needed in ctx.needs_input_grad[:3]]
         form = _form(rows_RH.dtype, temperature, **slopes)

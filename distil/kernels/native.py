@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from ctypes import c_double, c_int, c_longlong, c_void_p
 
 import torch
 from torch import Tensor
 
 from distil.kernels.contract import statistics_dtype
-from distil.kernels.rows import VALUES, Slopes, scaled_by_torch
+from distil.kernels.rows import VALUES, Kernels, Slopes
 
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}  # with_type in csrc/cpu.h
 
@@ -35,14 +35,11 @@ class Cosines(ctypes.Structure):
     ]  # fmt: skip
 
 
-class NativeKernels(ABC):
+class NativeKernels(Kernels):
     """``rows.Kernels`` by compiled code; a subclass says how a kernel is called."""
 
     def bytes_per_logit(self, dtype: torch.dtype) -> int:
         return dtype.itemsize
-
-    def empty(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        return like.new_empty(shape)
 
     @abstractmethod
     def _run(self, kernel: str, arguments: Rows | Cosines, of: Tensor) -> None:
@@ -72,12 +69,6 @@ class NativeKernels(ABC):
         if with_bias and columns is None:
             bias_gradient_V += student_RV.sum(0, dtype=bias_gradient_V.dtype)
         return values_R5
-
-    def add_(self, sum_fp32: Tensor, part: Tensor) -> None:
-        sum_fp32 += part
-
-    def scaled(self, tensor: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
-        return scaled_by_torch(tensor, factor, dtype)
 
     def cosines(self, student_NH: Tensor, teacher_NH: Tensor) -> tuple[Tensor, Tensor]:
         values_N = student_NH.new_empty(len(student_NH), dtype=statistics_dtype(student_NH.dtype))

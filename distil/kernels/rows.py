@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,15 +24,18 @@ class Slopes(NamedTuple):
     mse: float
 
 
-class Kernels(Protocol):
+class Kernels(ABC):
     """The passes over logits and hidden states that no library fuses."""
 
+    @abstractmethod
     def bytes_per_logit(self, dtype: torch.dtype) -> int:
         """Memory that a logit needs, of student or teacher, temporaries included."""
 
     def empty(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Memory for logits, of the type and on the device of ``like``."""
+        return like.new_empty(shape)
 
+    @abstractmethod
     def loss_rows_(
         self, student_RV: Tensor, teacher_RV: Tensor | None, labels_R: Tensor, next_labels_R: Tensor | None,
         slopes: Slopes, bias_gradient_V: Tensor | None, with_gradient: bool,
@@ -43,27 +47,32 @@ class Kernels(Protocol):
         and of one type.
         """
 
+    @abstractmethod
     def cosines(self, student_NH: Tensor, teacher_NH: Tensor) -> tuple[Tensor, Tensor]:
         """1 - cos of each pair of rows, shape (N,), and what the gradient needs, shape (N, 2)."""
 
+    @abstractmethod
     def cosine_gradients(self, student_NH: Tensor, teacher_NH: Tensor, factors_N2: Tensor, scale: Tensor) -> Tensor:
         """``scale`` times the gradient of the sum of ``cosines`` by the student's rows, in their type."""
 
     def add_(self, sum_fp32: Tensor, part: Tensor) -> None:
         """Add a tensor of 16 bits to a sum in fp32."""
+        sum_fp32 += part
 
     def scaled(self, tensor: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
-        """``tensor`` times a scalar tensor, rounded once."""
+        """``tensor`` times a scalar tensor, rounded once: some rows at a time, lest the factor be cast to 16 bits."""
+        result = torch.empty_like(tensor, dtype=dtype)
+        for first in range(0, len(tensor), ROWS_SCALED_AT_ONCE):
+            rows = slice(first, first + ROWS_SCALED_AT_ONCE)
+            torch.mul(tensor[rows].to(statistics_dtype(tensor.dtype)), factor, out=result[rows])
+        return result
 
 
-class TorchKernels:
+class TorchKernels(Kernels):
     """Several passes and temporaries of a chunk's size where the compiled kernels have one pass and none."""
 
     def bytes_per_logit(self, dtype: torch.dtype) -> int:
         return dtype.itemsize + 3 * statistics_dtype(dtype).itemsize
-
-    def empty(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        return like.new_empty(shape)
 
     def loss_rows_(
         self, student_RV: Tensor, teacher_RV: Tensor | None, labels_R: Tensor, next_labels_R: Tensor | None,
@@ -115,18 +124,3 @@ class TorchKernels:
     def cosine_gradients(self, student_NH: Tensor, teacher_NH: Tensor, factors_N2: Tensor, scale: Tensor) -> Tensor:
         of_teacher_N1, of_student_N1 = (factors_N2 * scale).split(1, dim=1)
         return (student_NH * of_student_N1 - teacher_NH * of_teacher_N1).to(student_NH.dtype)
-
-    def add_(self, sum_fp32: Tensor, part: Tensor) -> None:
-        sum_fp32 += part
-
-    def scaled(self, tensor: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
-        return scaled_by_torch(tensor, factor, dtype)
-
-
-def scaled_by_torch(tensor: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
-    """``Kernels.scaled`` in torch operations: some rows at a time, as a factor must not be rounded to 16 bits."""
-    result = torch.empty_like(tensor, dtype=dtype)
-    for first in range(0, len(tensor), ROWS_SCALED_AT_ONCE):
-        rows = slice(first, first + ROWS_SCALED_AT_ONCE)
-        torch.mul(tensor[rows].to(statistics_dtype(tensor.dtype)), factor, out=result[rows])
-    return result
