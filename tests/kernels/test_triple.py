@@ -13,16 +13,9 @@ from losses import G, H, Setting, assert_close, check_against_definition
 from distil.kernels import TERMS, Head, build, triple_loss
 from distil.kernels.paths import using
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PATHS = ("reference", "torch", "kernel", "emulated GPU")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tensors are tiny here: threads that share two cores with other work would wait a hundred times as long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True, params=PATHS)

@@ -16,6 +16,8 @@ from distil.kernels import TERMS, triple_loss
 from distil.models.distiller import EVALUATION, Counts, Distiller
 from distil.models.families import BERT, DISTILBERT
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 VOCAB, LENGTHS = 53, [7, 1, 12, 4]
 PAPER = Loss(temperature=2.0, alpha_ce=5.0, alpha_mlm=2.0, alpha_cos=1.0)
 LOSSES = {
@@ -24,15 +26,6 @@ LOSSES = {
     "all terms": replace(PAPER, temperature=3.0, alpha_clm=0.5, alpha_mse=0.25),
 }
 COUNTS = Counts(attended=100, masked=30, next=90)  # of a global batch, of which this is a part
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tensors are tiny here: threads that share two cores with other work would wait a hundred times as long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def randomised(model: nn.Module, seed: int) -> nn.Module:

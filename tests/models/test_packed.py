@@ -15,6 +15,8 @@ from distil.data.batch import PackedBatch
 from distil.models.families import FAMILIES
 from distil.models.packed import Padding, packed_attention, packed_inputs, use_packed_attention
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 VOCAB, PAD = 97, 0
 LENGTHS = {
     "ragged": [5, 1, 17, 9], "equal": [8, 8, 8], "single": [13], "one token": [1], "ones": [1, 1, 1],
@@ -22,15 +24,6 @@ LENGTHS = {
 }  # fmt: skip
 every_length = pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
 every_family = pytest.mark.parametrize("family", ["bert", "distilbert"])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tensors are tiny here: threads that share two cores with other work would wait a hundred times as long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def tiny(family: str, seed: int = 0, **changes) -> transformers.PreTrainedModel:

@@ -10,6 +10,8 @@ from torch import nn
 from distil.errors import ConfigError
 from distil.models.student import decay_groups, make_student, student_config
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LAYERS = (0, 3, 5)
 # Where each family keeps the parts of layer {}, written out here once more: BERT's name and DistilBERT's.
 LAYER = {
@@ -29,15 +31,6 @@ REST = {
     "cls.predictions.decoder.weight": "vocab_projector.weight",
     "cls.predictions.decoder.bias": "vocab_projector.bias",
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tensors are tiny here: threads that share two cores with other work would wait a hundred times as long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
