@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from typing import Any, Self
 from distil.errors import ConfigError
 
 RECIPES = Path(__file__).parent / "recipes"
+_WEIGHTED = re.compile(r"(.+):(\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+)")
 
 
 def option(help: str, **default: Any) -> Any:
@@ -82,7 +84,9 @@ class Masking:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    store: str = option("prefix of the token store, as binarize wrote it; sample:NAME for built-in text")
+    store: tuple[str, ...] = option(
+        "prefixes of the token stores, as binarize wrote them, each with :WEIGHT or none; sample:NAME for built-in text"
+    )
     max_length: int = option("longest sequence in tokens, [CLS] and [SEP] included")
     batch_size: int = option("global batch, in sequences of max_length tokens")
     micro_batch_size: int = option("micro-batch, in sequences of max_length tokens: a token budget")
@@ -95,9 +99,26 @@ class Data:
                 f"contradictory batch numbers: batch_size {self.batch_size} is not a multiple of micro_batch_size "
                 f"{self.micro_batch_size}; give --batch_size {self._next_multiple()} or another --micro_batch_size"
             )
+        weights = [weight for _, weight in self.stores]
+        for entry, (prefix, weight) in zip(self.store, self.stores, strict=True):
+            _require(bool(prefix), "store", repr(entry), "PREFIX or PREFIX:WEIGHT")
+            _require(weight is None or 0 < weight < math.inf, "weight of store", repr(entry), "above 0")
+        if None in weights and set(weights) != {None}:
+            raise ConfigError(f"store is {' '.join(self.store)}: give every store a weight, PREFIX:WEIGHT, or none")
+        prefixes = [prefix for prefix, _ in self.stores]
+        _require(len(set(prefixes)) == len(prefixes), "store", " ".join(self.store), "without repetition")
 
     def _next_multiple(self) -> int:
         return -(-self.batch_size // self.micro_batch_size) * self.micro_batch_size
+
+    @property
+    def stores(self) -> list[tuple[str, float | None]]:
+        """Prefix and weight of each store; weights are None where none is given: in proportion to size."""
+        found = [_WEIGHTED.fullmatch(entry) for entry in self.store]
+        return [
+            (match[1], float(match[2])) if match else (entry, None)
+            for entry, match in zip(self.store, found, strict=True)
+        ]
 
     @property
     def budget_tokens(self) -> int:
@@ -202,8 +223,10 @@ class Recipe:
     def mathematics(self) -> dict[str, dict[str, Any]]:
         """Every field that decides the trained weights, as plain values a JSON file can hold."""
         tables = {name: dataclasses.asdict(getattr(self, name)) for name in GROUPS if name != "run"}
-        tables["model"]["student_layers"] = list(self.model.student_layers)
-        return tables
+        return {
+            title: {name: list(value) if isinstance(value, tuple) else value for name, value in table.items()}
+            for title, table in tables.items()
+        }
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -246,6 +269,11 @@ def _typed(kind: str, value: Any, where: str) -> Any:
         if isinstance(value, list | tuple) and value and all(type(item) is int for item in value):
             return tuple(value)
         raise ConfigError(f"{where} must be a list of integers, not {value!r}")
+    if kind == "tuple[str, ...]":
+        entries = [value] if isinstance(value, str) else value
+        if isinstance(entries, list | tuple) and entries and all(type(item) is str and item for item in entries):
+            return tuple(entries)
+        raise ConfigError(f"{where} must be a text or a list of texts, not {value!r}")
     if kind == "float" and type(value) in (int, float) and not math.isinf(value):
         return float(value)  # nan fails every range
     if kind == "float" or type(value).__name__ != kind:

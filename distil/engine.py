@@ -103,6 +103,8 @@ def start_ranks() -> Ranks:
         _share_cores(int(os.environ.get("LOCAL_SIZE", os.environ["WORLD_SIZE"])))  # LOCAL_SIZE: DeepSpeed's launcher
         # Gloo alone: DeepSpeed's shared-memory op is compiled on first use, which needs a compiler and minutes.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        # torch computes in fp16 on any CPU, slowly; DeepSpeed would refuse it where oneDNN has no instructions for it.
+        accelerator.is_fp16_supported = lambda: True
     else:
         accelerator.set_device(int(os.environ["LOCAL_RANK"]))
         if torch.cuda.is_available():

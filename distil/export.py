@@ -37,7 +37,8 @@ def export_student(
 def write_card(folder: Path, recipe: Recipe, steps: int, tokens: int, figures: str) -> None:
     """Put the model card beside the weights: what was trained on what, and a Markdown table of figures."""
     card = CARD.format(
-        recipe=recipe.name, family=recipe.model.student, teacher=recipe.model.teacher, text=recipe.data.store,
+        recipe=recipe.name, family=recipe.model.student, teacher=recipe.model.teacher,
+        text=" and ".join(recipe.data.store),
         steps=steps, tokens=tokens, figures=figures, mathematics=json.dumps(recipe.mathematics(), indent=2),
     )  # fmt: skip
     draft = folder / ".README.md"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import transformers
 from distil.config import Recipe
 from distil.data.batch import Batcher
 from distil.data.masking import Masker
-from distil.data.sampler import Plan
+from distil.data.mixture import Mixture
 from distil.data.store import Store
 from distil.data.tokenizer import fingerprint, load_tokenizer, vocab_size
 from distil.errors import ConfigError, DataError
@@ -40,9 +41,8 @@ class Job:
     teacher: str
     teacher_config: transformers.PreTrainedConfig
     tokenizer: transformers.PreTrainedTokenizerBase
-    store: Store
-    heldout: Store | None
-    plan: Plan
+    mixture: Mixture
+    heldout: list[Store]
     masker: Masker
     total_steps: int
     stop_step: int
@@ -54,7 +54,7 @@ class Job:
 
     def batcher(self) -> Batcher:
         """Assembles any micro-batch of the plan."""
-        return Batcher(self.store, self.plan, self.masker, self.recipe.optimizer.seed)
+        return Batcher(self.mixture, self.masker, self.recipe.optimizer.seed)
 
     def global_batch(self, first: int) -> range:
         """Stream numbers of the global batch that begins with micro-batch ``first``."""
@@ -62,8 +62,8 @@ class Job:
 
     def counts(self, numbers: range) -> Counts:
         """Rows in these micro-batches, known from the plan before any is assembled."""
-        tokens = [self.plan.tokens(number) for number in numbers]
-        sequences = sum(len(self.plan.sequences(number)) for number in numbers)
+        tokens = [self.mixture.tokens(number) for number in numbers]
+        sequences = sum(self.mixture.sequences(number) for number in numbers)
         masked = sum(ceil_share(n, self.recipe.masking.mlm_fraction) for n in tokens)
         return Counts(sum(tokens), masked, sum(tokens) - sequences)
 
@@ -72,7 +72,7 @@ class Job:
         return {
             "recipe": self.recipe.name,
             "mathematics": self.recipe.mathematics(),
-            "store": self.store.fingerprint,
+            "store": self.mixture.fingerprint,
             "tokenizer": fingerprint(self.tokenizer),
         }
 
@@ -94,16 +94,18 @@ def settle(recipe: Recipe, placement: Placement, teacher: str, max_steps: int | 
     positions = getattr(config, family_of(config).config["positions"])
     if recipe.data.max_length > positions:
         raise ConfigError(f"max_length is {recipe.data.max_length}, the teacher has {positions} positions")
-    store, heldout = open_stores(recipe, tokenizer)
+    stores, heldout = open_stores(recipe, tokenizer)
     masking, data = recipe.masking, recipe.data
+    weights = [weight for _, weight in data.stores]
+    mixture = Mixture(stores, None if None in weights else weights, data.budget_tokens, recipe.optimizer.seed)
     masker = Masker.from_counts(
-        store.token_counts, store.meta.special_ids, fraction=masking.mlm_fraction, smoothing=masking.mlm_smoothing,
+        mixture.token_counts, stores[0].meta.special_ids,
+        fraction=masking.mlm_fraction, smoothing=masking.mlm_smoothing,
         mask_share=masking.mask_share, keep_share=masking.keep_share,
     )  # fmt: skip
-    plan = Plan(store.lengths, data.budget_tokens, recipe.optimizer.seed)
-    total = recipe.optimizer.steps or -(-plan.start(recipe.optimizer.epochs) // data.micro_batches)
+    total = recipe.optimizer.steps or -(-recipe.optimizer.epochs * mixture.micro_batches // data.micro_batches)
     stop = min(total, max_steps or total)
-    return Job(recipe, placement, teacher, config, tokenizer, store, heldout, plan, masker, total, stop)
+    return Job(recipe, placement, teacher, config, tokenizer, mixture, heldout, masker, total, stop)
 
 
 def _check_family(recipe: Recipe, config: transformers.PreTrainedConfig) -> None:
@@ -122,23 +124,33 @@ def describe(job: Job) -> str:
     )
     layers = " ".join(map(str, recipe.model.student_layers))
     first = job.counts(job.global_batch(0)).attended
-    an_epoch = len(job.plan.epoch(0))
+    an_epoch = job.mixture.micro_batches
     epochs = job.total_steps * job.micro_batches / an_epoch
     stop = f"; this run stops at {job.stop_step:,}" if job.stop_step < job.total_steps else ""
     rows = {
         "recipe": f"{recipe.name}: {_loss_formula(recipe)}",
         "teacher" if recipe.loss.needs_teacher else "initial weights": f"{job.teacher}, {_size(job.teacher_config)}",
         "student": f"{recipe.model.student} of layers {layers}, {_size(student)}",
-        "text": f"{len(job.store):,} sequences, {job.store.tokens:,} tokens in {job.store.prefix}",
-        "held out": f"{job.heldout.tokens:,} tokens in {job.heldout.prefix}" if job.heldout else "nothing",
+        "text": "; ".join(_text_of(job, epochs)),
+        "held out": "; ".join(f"{s.tokens:,} tokens in {s.prefix}" for s in job.heldout) or "nothing",
         "placement": f"{place.path}: ZeRO-{place.zero_stage}, {place.precision}, {place.ranks} rank(s)",
         "micro-batch": f"{data.micro_batch_size} x {data.max_length} = {data.budget_tokens:,} tokens at most, packed",
         "global batch": f"{data.micro_batches} micro-batches = {place.accumulation} accumulated x {place.ranks} rank(s)"
         f", {first:,} tokens in the first",
         "schedule": f"{job.total_steps:,} steps = {epochs:.2f} epochs of {an_epoch:,} micro-batches, "
-        f"about {epochs * job.store.tokens:,.0f} tokens{stop}",
+        f"about {epochs * job.mixture.tokens_an_epoch:,.0f} tokens{stop}",
     }
     return "\n".join(f"  {name:<16}{text}" for name, text in rows.items())
+
+
+def _text_of(job: Job, epochs: float) -> Iterator[str]:
+    mixture = job.mixture
+    for store, plan, share in zip(mixture.stores, mixture.plans, mixture.shares, strict=True):
+        text = f"{len(store):,} sequences, {store.tokens:,} tokens in {store.prefix}, budget {plan.filling:.1%} filled"
+        if len(mixture.stores) > 1:
+            passes = epochs * float(share * mixture.micro_batches / plan.micro_batches)
+            text += f", {float(share):.1%} of the micro-batches, {passes:.2f} passes"
+        yield text
 
 
 def _loss_formula(recipe: Recipe) -> str:

@@ -98,8 +98,9 @@ def _add_group(parser: argparse.ArgumentParser, title: str, group: type, values:
         how: dict[str, Any] = {"metavar": field.name.rsplit("_", 1)[-1].upper()}
         if kind == "bool":
             how |= {"type": _bool, "metavar": "true|false"}
-        elif kind == "tuple[int, ...]":
-            how |= {"type": int, "nargs": "+", "metavar": "N"}
+        elif kind in ("tuple[int, ...]", "tuple[str, ...]"):
+            of = int if kind == "tuple[int, ...]" else str
+            how |= {"type": of, "nargs": "+", "metavar": "N" if of is int else "PREFIX[:WEIGHT]"}
             now = " ".join(map(str, now))
         else:
             how |= {"type": {"int": int, "float": float, "str": str}[kind]}

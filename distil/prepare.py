@@ -10,14 +10,18 @@ import torch
 import transformers
 
 from distil.config import Recipe
-from distil.data import binarize, samples
+from distil.data import samples
+from distil.data.binarize import binarize
+from distil.data.sources import files
 from distil.data.store import Store
+from distil.data.store_meta import FORMAT_VERSION
 from distil.data.tokenizer import fingerprint, load_tokenizer
 from distil.errors import DataError
 from distil.folder import building, prepared
 
 FROM_RECIPE = "recipe:"
 HELDOUT_FRACTION = 0.05
+CHECKED_BYTES = 1 << 34  # at a gigabyte a second or so: hardly to be noticed before hours of training
 
 
 def sample_encoder(name: str) -> Path:
@@ -43,24 +47,31 @@ def sample_encoder(name: str) -> Path:
 
 def sample_store(name: str, tokenizer: transformers.PreTrainedTokenizerBase, max_length: int) -> Path:
     """Prefix of a sample text's store for this tokenizer and length, with a held-out one; made on the first call."""
-    prefix = prepared() / f"{name}-{fingerprint(tokenizer)[:8]}-{max_length}"
+    prefix = prepared() / f"{name}-{fingerprint(tokenizer)[:8]}-{max_length}-v{FORMAT_VERSION}"
     if not Path(f"{prefix}.json").exists():
-        binarize.binarize(
-            samples.texts(name),
-            tokenizer,
-            prefix,
-            max_length=max_length,
-            heldout_fraction=HELDOUT_FRACTION,
-            overwrite=True,
-        )
+        text = prepared() / f"{name}.txt"
+        text.parent.mkdir(parents=True, exist_ok=True)
+        text.write_text("\n".join(samples.texts(name)) + "\n", encoding="utf-8")
+        options = {"max_length": max_length, "heldout_fraction": HELDOUT_FRACTION, "overwrite": True}
+        binarize(files([text]), tokenizer, prefix, **options)
+        text.unlink()
     return prefix
 
 
-def prepare_store(recipe: Recipe, teacher: str) -> None:
-    """Make the recipe's store where it is a sample's; one rank does this before all open it."""
-    name = recipe.data.store
-    if name.startswith(samples.PREFIX):
-        sample_store(name.removeprefix(samples.PREFIX), load_tokenizer(teacher), recipe.data.max_length)
+def prepare_stores(recipe: Recipe, teacher: str) -> None:
+    """Make stores of samples and check what all stores hold; one rank does this before all open them.
+
+    Raises DataError for damage. A store of more than CHECKED_BYTES is not read: its checksums take ``binarize verify``.
+    """
+    if any(prefix.startswith(samples.PREFIX) for prefix, _ in recipe.data.stores):
+        tokenizer = load_tokenizer(teacher)
+        for prefix, _ in recipe.data.stores:
+            _resolved(prefix, tokenizer, recipe.data.max_length)
+    else:
+        tokenizer = None
+    for store in sum(_open(recipe, tokenizer), []):
+        if store.tokens * store.sizes.itemsize <= CHECKED_BYTES:
+            store.verify()
 
 
 def recipe_digest(recipe: Recipe) -> str:
@@ -68,25 +79,34 @@ def recipe_digest(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(recipe.mathematics(), sort_keys=True).encode()).hexdigest()[:8]
 
 
-def open_stores(recipe: Recipe, tokenizer: transformers.PreTrainedTokenizerBase) -> tuple[Store, Store | None]:
-    """The recipe's store and its held-out one, where there is one, checked against the tokenizer and max_length.
+def open_stores(
+    recipe: Recipe, tokenizer: transformers.PreTrainedTokenizerBase
+) -> tuple[list[Store], list[Store]]:  # fmt: skip
+    """The recipe's stores and the held-out ones that there are, checked against the tokenizer and max_length.
 
     Raises DataError for a missing, truncated or foreign store. Sample texts must have been prepared.
     """
-    prefix = recipe.data.store
-    if prefix.startswith(samples.PREFIX):
-        prefix = str(sample_store(prefix.removeprefix(samples.PREFIX), tokenizer, recipe.data.max_length))
-    heldout = recipe.run.heldout_store
-    if not heldout and Path(f"{prefix}-heldout.json").exists():
-        heldout = f"{prefix}-heldout"
-    stores = [Store.open(name) for name in (prefix, heldout) if name]
-    for store in stores:
+    stores, heldout = _open(recipe, tokenizer)
+    for store in stores + heldout:
         store.check_tokenizer(fingerprint(tokenizer), str(tokenizer.name_or_path))
-    longest = max(int(store.lengths.max()) for store in stores)
-    if longest > recipe.data.max_length:
-        raise DataError(
-            f"store {prefix} or its held-out part holds sequences of {longest} tokens, "
-            f"the recipe's max_length is {recipe.data.max_length}: "
-            f"binarize with --max_length {recipe.data.max_length}, or give --max_length {longest}"
-        )
-    return stores[0], stores[1] if heldout else None
+        if store.lengths.longest > recipe.data.max_length:
+            raise DataError(
+                f"store {store.prefix} holds sequences of {store.lengths.longest} tokens, "
+                f"the recipe's max_length is {recipe.data.max_length}: "
+                f"binarize with --max_length {recipe.data.max_length}, or give --max_length {store.lengths.longest}"
+            )
+    return stores, heldout
+
+
+def _open(recipe: Recipe, tokenizer: transformers.PreTrainedTokenizerBase | None) -> tuple[list[Store], list[Store]]:
+    prefixes = [_resolved(prefix, tokenizer, recipe.data.max_length) for prefix, _ in recipe.data.stores]
+    heldout = [f"{prefix}-heldout" for prefix in prefixes if Path(f"{prefix}-heldout.json").exists()]
+    if recipe.run.heldout_store:
+        heldout = [recipe.run.heldout_store]
+    return [Store.open(prefix) for prefix in prefixes], [Store.open(prefix) for prefix in heldout]
+
+
+def _resolved(prefix: str, tokenizer: transformers.PreTrainedTokenizerBase | None, max_length: int) -> str:
+    if not prefix.startswith(samples.PREFIX):
+        return prefix
+    return str(sample_store(prefix.removeprefix(samples.PREFIX), tokenizer, max_length))

@@ -26,7 +26,7 @@ from distil.models.student import decay_groups, make_student
 from distil.monitor import Monitor, git_revision
 from distil.options import DEFAULT_RECIPE, Options
 from distil.placement import place
-from distil.prepare import FROM_RECIPE, prepare_store, recipe_digest, sample_encoder
+from distil.prepare import FROM_RECIPE, prepare_stores, recipe_digest, sample_encoder
 from distil.results import RESULTS, Results, measure
 from distil.rundir import check, claim, finished, free_folder
 from distil.trainer import Trainer
@@ -63,7 +63,7 @@ def _run(options: Options, recipe: Recipe, ranks: Ranks) -> None:
     for note in placement.notes:
         _say(ranks, f"  {note}")
     teacher = _resolve_teacher(recipe, options, ranks)
-    ranks.first_does(lambda: prepare_store(recipe, teacher))
+    ranks.first_does(lambda: prepare_stores(recipe, teacher))
     job = ranks.all_do(lambda: settle(recipe, placement, teacher, options.max_steps))
     _say(ranks, describe(job))
     if options.dry_run:

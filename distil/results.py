@@ -89,7 +89,7 @@ def measure(job: Job, student: Path, step: int, dtype: torch.dtype, device: torc
     base, _ = load_masked_lm(job.teacher, dtype)
     before = make_student(base, recipe.model.student, recipe.model.student_layers, 0.0).to(dtype).eval()
     after, _ = load_masked_lm(str(student), dtype)
-    batches = heldout_batches(job.heldout, recipe.run.heldout_tokens) if job.heldout else []
+    batches = heldout_batches(job.heldout, recipe.run.heldout_tokens)
     teacher = base.to(device) if recipe.loss.needs_teacher else None
     students = {"student before": before.to(device), "student after": after.to(device)}
     figures = {

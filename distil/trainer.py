@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 
 import torch
 
 from distil.checkpoint import Checkpoints, Position
 from distil.data.batch import PackedBatch, heldout_batches
+from distil.data.feed import Feed
 from distil.data.sampler import generator
 from distil.engine import Engine, Ranks
 from distil.evaluation.heldout import Heldout
@@ -27,18 +29,22 @@ class Trainer:
     ) -> None:
         self._job, self._engine, self._ranks = job, engine, ranks
         self._checkpoints, self._monitor, self._at = checkpoints, monitor, position
-        self._batcher = job.batcher()
-        self._mark = (time.perf_counter(), position)  # since when tokens/s are counted
+        self._feed = Feed(job.batcher().batch, self._numbers(), ranks.device)
         self._lost = 0
-        run = job.recipe.run
-        self._heldout = heldout_batches(job.heldout, run.heldout_tokens) if job.heldout else []
+        self._heldout = heldout_batches(job.heldout, job.recipe.run.heldout_tokens)
+        self._start_clock()
 
     def train(self) -> Position:
         """Run all steps that are left and save the last; returns where training ended."""
+        with self._feed:
+            self._train()
+        return self._at
+
+    def _train(self) -> None:
         run, last = self._job.recipe.run, self._job.stop_step
         if self._at.step == 0:
             self._evaluate()
-        self._mark = (time.perf_counter(), self._at)
+        self._start_clock()
         while self._at.step < last:
             terms = self._step()
             step = self._at.step
@@ -49,8 +55,22 @@ class Trainer:
             if (run.save_every and step % run.save_every == 0) or step == last:
                 self._monitor.flush()
                 self._checkpoints.save(self._engine, self._at)
-                self._mark = (time.perf_counter(), self._at)
-        return self._at
+                self._start_clock()
+
+    def _start_clock(self) -> None:
+        """Speed and waiting are counted from here on."""
+        self._mark = (time.perf_counter(), self._at, self._feed.waited)
+
+    def _places(self) -> range:
+        """This rank's places in a global batch; past its end it repeats micro-batches, to keep step with the rest."""
+        return range(self._ranks.rank, self._job.placement.accumulation * self._ranks.world, self._ranks.world)
+
+    def _numbers(self) -> Iterator[int]:
+        """Stream numbers of the micro-batches that this rank is going to need."""
+        at = self._at  # where training stands now; it moves on while this is read ahead
+        for step in range(self._job.stop_step - at.step):
+            numbers = self._job.global_batch(at.micro_batch + step * self._job.micro_batches)
+            yield from (numbers[place % len(numbers)] for place in self._places())
 
     def _step(self) -> torch.Tensor:
         """One optimiser step; returns this rank's shares of the loss terms, in the order of TERMS."""
@@ -60,8 +80,7 @@ class Trainer:
         numbers = job.global_batch(self._at.micro_batch)
         counts = job.counts(numbers)
         terms = torch.zeros(len(TERMS), device=ranks.device)
-        for place in range(ranks.rank, job.placement.accumulation * ranks.world, ranks.world):
-            # Past the end of the global batch a rank repeats a micro-batch without weight, to keep step with the rest.
+        for place in self._places():
             number = numbers[place % len(numbers)]
             divisors = counts
             if job.recipe.loss.normalize == "micro_batch":
@@ -69,7 +88,7 @@ class Trainer:
                 divisors = type(own)(*(job.micro_batches * rows for rows in own))
             # Dropout, too, belongs to the micro-batch and not to the rank that happens to compute it.
             torch.manual_seed(int(generator("dropout", optimizer.seed, number).integers(2**63)))
-            batch = self._batcher.batch(number).to(ranks.device)
+            batch = next(self._feed).to(ranks.device)
             terms += self._engine.micro_step(batch, divisors, weight=1.0 if place < len(numbers) else 0.0)
         self._at = Position(step + 1, numbers.stop, self._at.tokens + counts.attended)
         return terms
@@ -78,15 +97,15 @@ class Trainer:
         """Write the scalars of the step just done; ``terms`` are summed over all ranks."""
         job, at, engine = self._job, self._at, self._engine
         raw = dict(zip(TERMS, terms.tolist(), strict=True))  # waits for the device, so the clock is read after it
-        (start, since), now = self._mark, time.perf_counter()
-        seconds, self._mark = now - start, (now, at)
+        (start, since, waited), seconds_waited = self._mark, self._feed.waited
+        self._start_clock()
+        seconds = self._mark[0] - start
         numbers = job.global_batch(at.micro_batch - job.micro_batches)
         counts = job.counts(numbers)
         alphas = {name: getattr(job.recipe.loss, f"alpha_{name}") for name in WEIGHTED_TERMS}
         weighted = {name: alpha * raw[name] for name, alpha in alphas.items() if alpha > 0}
         loss = sum(weighted.values())
         self._stop_if_lost(loss, raw)
-        epoch, k = job.plan.locate(numbers.stop)
         speed = (at.tokens - since.tokens) / seconds
         eta = (job.stop_step - at.step) * seconds / (at.step - since.step)
         optimizer = job.recipe.optimizer
@@ -103,7 +122,8 @@ class Trainer:
             "speed/tokens_per_second": speed,
             "speed/eta_hours": eta / 3600,
             "data/masked_fraction": counts.masked / counts.attended,
-            "data/epoch": epoch + k / len(job.plan.epoch(epoch)),
+            "data/epoch": numbers.stop / job.mixture.micro_batches,
+            "data/wait_fraction": (seconds_waited - waited) / seconds,
             "data/tokens": at.tokens,
             "memory/peak_gib": peak_memory_gib(self._ranks.device),
         }
@@ -126,7 +146,7 @@ class Trainer:
         if self._job.recipe.loss.needs_teacher:
             values |= {"heldout/agreement": figures.agreement, "heldout/teacher_accuracy": figures.teacher_accuracy}
         self._monitor.scalars(values, self._at.step, self._at.tokens)
-        self._mark = (time.perf_counter(), self._at)
+        self._start_clock()
 
     def _stop_if_lost(self, loss: float, raw: dict[str, float]) -> None:
         """Raise FloatingPointError, on every rank, once two reports in a row have a loss that is no number."""

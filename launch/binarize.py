@@ -1,52 +1,103 @@
-"""Tokenise text into a memory-mapped token store, once, before training."""
+"""Tokenise text into a memory-mapped token store, once, before training; look at stores, check and join them.
+
+binarize.py --text 'data/*.txt' --tokenizer NAME_OR_DIR --out PREFIX       build a store
+binarize.py inspect PREFIX        sizes, lengths, tokens, a few sequences as text
+binarize.py verify PREFIX ...     every checksum, every id
+binarize.py merge PREFIX PREFIX ... --out PREFIX     several stores as one
+binarize.py adopt PREFIX --tokenizer NAME_OR_DIR     a .bin/.idx pair of Megatron-LM or GPT-NeoX as a store
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from distil import errors, options
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line. Raises ConfigError."""
-    parser = options.Parser(description=__doc__, allow_abbrev=False, formatter_class=options.Formatter)
+def _parser(command: str = "") -> options.Parser:
+    name = f"{os.path.basename(sys.argv[0])} {command}".strip()
+    return options.Parser(prog=name, description=__doc__, allow_abbrev=False, formatter_class=options.Formatter)
+
+
+def _add_build(parser: argparse.ArgumentParser) -> None:
     source = parser.add_argument_group("input, one of --text and --dataset")
     one = source.add_mutually_exclusive_group(required=True)
-    one.add_argument("--text", nargs="+", metavar="FILE", help="UTF-8 text, a sequence a line; or .jsonl, .parquet")
-    one.add_argument("--dataset", metavar="NAME", help="name of a dataset on the hub, streamed")
+    one.add_argument(
+        "--text",
+        nargs="+",
+        metavar="FILE",
+        help="files or patterns: UTF-8 text, .jsonl, .json, .parquet; also .gz, .zst, .bz2",
+    )
+    one.add_argument("--dataset", metavar="NAME", help="name of a dataset on the hub, or a folder of one")
     source.add_argument("--dataset_config", metavar="C", help="its configuration, where it has several")
     source.add_argument("--split", default="train", help="its split")
+    source.add_argument("--streaming", action="store_true", help="read it as it comes instead of downloading it first")
     source.add_argument("--text_field", default="text", help="column with the text, in rows of .jsonl and the like")
+    source.add_argument(
+        "--join", choices=("lines", "documents"), default="lines",
+        help="lines: each line is a text of its own; documents: the lines of a row, or between blank lines, are one",
+    )  # fmt: skip
     tokens = parser.add_argument_group("tokenization")
     tokens.add_argument("--tokenizer", required=True, metavar="NAME_OR_DIR", help="folder, or name on the hub")
-    tokens.add_argument("--max_length", type=int, default=512, help="longest sequence in tokens; longer ones are cut")
+    tokens.add_argument("--max_length", type=int, default=512, help="longest sequence in tokens; longer texts are cut")
+    tokens.add_argument(
+        "--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes; the store is the same for any"
+    )
     output = parser.add_argument_group("output")
     output.add_argument("--out", required=True, metavar="PREFIX", help="path of the store, without extension")
-    output.add_argument("--heldout_fraction", type=float, default=0.0, help="share of texts kept in PREFIX-heldout")
-    output.add_argument("--overwrite", action="store_true", help="replace a store that exists")
-    return parser.parse_args(arguments)
+    output.add_argument("--heldout_fraction", type=float, default=0.0, help="share of documents in PREFIX-heldout")
+    output.add_argument("--overwrite", action="store_true", help="replace a store, or a build left unfinished")
+
+
+def build(arguments: list[str]) -> None:
+    """Build the store and print what went into it."""
+    parser = _parser()
+    _add_build(parser)
+    chosen = parser.parse_args(arguments)
+    from distil.data import sources
+    from distil.data.binarize import binarize
+    from distil.data.tokenizer import load_tokenizer
+
+    how = {"text_field": chosen.text_field, "join": chosen.join}
+    if chosen.text:
+        found = sources.files(chosen.text, **how)
+    else:
+        found = [
+            sources.dataset(chosen.dataset, chosen.dataset_config, chosen.split, streaming=chosen.streaming, **how)
+        ]
+    wanted = {name: getattr(chosen, name) for name in ("max_length", "heldout_fraction", "overwrite", "workers")}
+    report = binarize(found, load_tokenizer(chosen.tokenizer), chosen.out, **wanted)
+    print(f"{chosen.out}: done\n{report}")
+
+
+def work_on_stores(command: str, arguments: list[str]) -> None:
+    """Inspect, verify, merge or adopt."""
+    parser = _parser(command)
+    parser.add_argument("prefixes", nargs="+" if command in ("verify", "merge") else 1, metavar="PREFIX")
+    parser.add_argument(
+        "--tokenizer", required=command == "adopt", metavar="NAME_OR_DIR",
+        help="of a plain .bin/.idx pair, which it makes a store; for inspect also another place of a store's own",
+    )  # fmt: skip
+    if command == "merge":
+        parser.add_argument("--out", required=True, metavar="PREFIX", help="path of the new store, without extension")
+    if command in ("merge", "adopt"):
+        parser.add_argument("--overwrite", action="store_true", help="replace a store that exists")
+    chosen = parser.parse_args(arguments)
+    from distil.data import commands
+
+    for line in commands.COMMANDS[command](**vars(chosen)):
+        print(line, flush=True)
 
 
 def main() -> None:
-    """Build the store and print what went into it."""
-    chosen = parse()
-    from distil.data.binarize import binarize, read_dataset, read_text
-    from distil.data.tokenizer import load_tokenizer
-
-    if chosen.text:
-        texts = read_text(chosen.text, chosen.text_field)
+    """Build, or do what the first word says."""
+    arguments = sys.argv[1:]
+    if arguments and arguments[0] in ("inspect", "verify", "merge", "adopt"):
+        work_on_stores(arguments[0], arguments[1:])
     else:
-        texts = read_dataset(chosen.dataset, chosen.dataset_config, chosen.split, chosen.text_field)
-    report = binarize(
-        texts,
-        load_tokenizer(chosen.tokenizer),
-        chosen.out,
-        max_length=chosen.max_length,
-        heldout_fraction=chosen.heldout_fraction,
-        overwrite=chosen.overwrite,
-    )
-    print(f"{chosen.out}: done\n{report}")
+        build(arguments)
 
 
 if __name__ == "__main__":

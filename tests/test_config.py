@@ -81,7 +81,7 @@ def test_distilbert_base_uncased_is_the_papers_recipe():
             "alpha_mse": 0.0, "restrict_ce_to_mask": False, "normalize": "global",
         },
         "masking": {"mlm_fraction": 0.15, "mask_share": 0.8, "keep_share": 0.1, "mlm_smoothing": 0.7},
-        "data": {"store": "data/wiki-books", "max_length": 512, "batch_size": 4096, "micro_batch_size": 8},
+        "data": {"store": ["data/wiki-books"], "max_length": 512, "batch_size": 4096, "micro_batch_size": 8},
         "optimizer": {
             "lr": 5e-4, "adam_beta1": 0.9, "adam_beta2": 0.98, "adam_eps": 1e-6, "weight_decay": 0.0,
             "warmup_fraction": 0.05, "max_grad_norm": 5.0, "epochs": 3, "steps": 0, "seed": 56,
@@ -184,6 +184,8 @@ def refusal(path: str, overrides: dict | None = None) -> str:
         ("student_layers = [0, 2]", "student_layers = [0, 2.0]", ("student_layers", "list of integers")),
         ("student_layers = [0, 2]", "student_layers = [true]", ("student_layers", "list of integers")),
         ("student_layers = [0, 2]", "student_layers = 2", ("student_layers", "list of integers", "2")),
+        ('store = "s"', "store = []", ("store", "list of texts")),
+        ('store = "s"', "store = [1]", ("store", "list of texts")),
         ("[loss]", "[loss", ("not TOML", "line")),
         ("seed = 56", "seed = 56\nseed = 57", ("not TOML",)),
     ],
@@ -193,6 +195,32 @@ def test_a_mistake_in_the_file_is_named(written, old, new, said):
     message = refusal(path)
     for text in (path, *said):
         assert text in message
+
+
+@pytest.mark.parametrize(
+    ("entries", "wanted"),
+    [
+        ('"s"', [("s", None)]),
+        ('["a", "b/c"]', [("a", None), ("b/c", None)]),
+        ('["a:0.7", "b:3e-1"]', [("a", 0.7), ("b", 0.3)]),
+        ('["sample:text", "x:y:z"]', [("sample:text", None), ("x:y:z", None)]),
+        ('["sample:text:.5", "b:2."]', [("sample:text", 0.5), ("b", 2.0)]),
+    ],
+)
+def test_stores_and_their_weights(written, entries, wanted):
+    assert Recipe.load(written('store = "s"', f"store = {entries}")).data.stores == wanted
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ('["a:0.5", "b"]', "store is a:0.5 b: give every store a weight"),
+        ('["a:0", "b:1"]', "weight of store is 'a:0'; it must be above 0"),
+        ('["a:1", "a:2"]', "store is a:1 a:2; it must be without repetition"),
+    ],
+)
+def test_weights_that_make_no_mixture(written, entries, said):
+    assert said in refusal(written('store = "s"', f"store = {entries}"))
 
 
 @pytest.mark.parametrize(

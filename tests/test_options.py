@@ -22,7 +22,7 @@ CHANGED = {
     "teacher": "t", "student": "bert", "student_layers": "3 1", "dropout": "0.25", "temperature": "3.5",
     "alpha_ce": "0.5", "alpha_mlm": "0.25", "alpha_cos": "0.125", "alpha_clm": "2", "alpha_mse": "1e-3",
     "restrict_ce_to_mask": "true", "normalize": "micro_batch", "mlm_fraction": "0.25", "mask_share": "0.5",
-    "keep_share": "0.25", "mlm_smoothing": "0.5", "store": "s", "max_length": "77", "batch_size": "9",
+    "keep_share": "0.25", "mlm_smoothing": "0.5", "store": "s:2 t:1", "max_length": "77", "batch_size": "9",
     "micro_batch_size": "3", "lr": "1e-3", "adam_beta1": "0.5", "adam_beta2": "0.75", "adam_eps": "1e-3",
     "weight_decay": "0.5", "warmup_fraction": "0.5", "max_grad_norm": "0.5", "epochs": "7", "steps": "77",
     "seed": "7", "log_every": "7", "eval_every": "7", "save_every": "7", "keep_checkpoints": "7",
@@ -67,7 +67,7 @@ def test_every_field_can_be_overridden():
             float: float,
             int: int,
             bool: {"true": True}.get,
-            tuple: lambda t: tuple(map(int, t.split())),
+            tuple: lambda t: tuple(int(word) if word.isdigit() else word for word in t.split()),
         }
         assert found == wanted[type(found)](text), name
         assert found != plain[name] and type(found) is type(plain[name]), name
@@ -154,7 +154,7 @@ def test_help_lists_every_field_with_the_recipes_value(name, capsys):
             now = getattr(getattr(recipe, table), field.name)
             now = " ".join(map(str, now)) if isinstance(now, tuple) else str(now)
             # The first option of this name that is followed by its help: usage lists names without any.
-            shown = re.search(rf"--{field.name} [^-]\S*(?: \[N \.\.\.\])? {re.escape(field.metadata['help'])} "
+            shown = re.search(rf"--{field.name} [^-]\S*(?: \[\S+ \.\.\.\])? {re.escape(field.metadata['help'])} "
                               rf"\(default: {re.escape(now)}\)", text)  # fmt: skip
             assert shown, f"{field.name} with {now}"
     for field in dataclasses.fields(Options):

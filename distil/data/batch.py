@@ -1,7 +1,8 @@
-"""Packed micro-batches: one row of real tokens, no padding, each a pure function of (seed, epoch, number)."""
+"""Packed micro-batches: one row of real tokens, no padding, each a pure function of (seed, number)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Self
 
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 
 from distil.data.masking import Masker
-from distil.data.sampler import Plan, generator
+from distil.data.mixture import Mixture
+from distil.data.sampler import generator
 from distil.data.store import Store
 from distil.kernels import IGNORED
 
@@ -44,11 +46,16 @@ class PackedBatch:
         return cls(*(torch.from_numpy(array) for array in arrays), longest=int(lengths_B.max()))
 
     def to(self, device: torch.device) -> Self:
-        """The same batch on a device."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return type(self)(
-            **{n: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for n, v in moved.items()}
-        )
+        """The same batch on a device; from pinned memory the host does not wait for the copy."""
+        return self._with(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> Self:
+        """The same batch in memory that a GPU can copy from by itself."""
+        return self._with(Tensor.pin_memory)
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> Self:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return type(self)(**{n: change(v) if isinstance(v, Tensor) else v for n, v in values.items()})
 
     @property
     def next_labels_N(self) -> Tensor:
@@ -59,33 +66,36 @@ class PackedBatch:
 
 
 class Batcher:
-    """Assembles the micro-batches of a plan over a store, masks included."""
+    """Assembles the micro-batches of a mixture, masks included."""
 
-    def __init__(self, store: Store, plan: Plan, masker: Masker, seed: int) -> None:
-        self.store, self.plan, self.masker, self.seed = store, plan, masker, seed
+    def __init__(self, mixture: Mixture, masker: Masker, seed: int) -> None:
+        self.mixture, self.masker, self.seed = mixture, masker, seed
 
     def batch(self, number: int) -> PackedBatch:
-        """Micro-batch with this stream number, masked anew in each epoch."""
-        epoch, k = self.plan.locate(number)
-        ids_N, lengths_B = self.store.gather(self.plan.epoch(epoch)[k])
-        inputs_N, labels_N = self.masker.mask(ids_N, generator("masks", self.seed, epoch, k))
+        """Micro-batch with this stream number, masked by a draw of its own."""
+        ids_N, lengths_B = self.mixture.gather(number)
+        inputs_N, labels_N = self.masker.mask(ids_N, generator("masks", self.seed, number))
         return PackedBatch.pack(inputs_N, labels_N, lengths_B)
 
 
-def heldout_batches(store: Store, at_most: int) -> list[PackedBatch]:
-    """The first ``at_most`` tokens of a held-out store in fixed micro-batches under fixed masks, shortest first.
+def heldout_batches(stores: Sequence[Store], at_most: int) -> list[PackedBatch]:
+    """The first ``at_most`` tokens of held-out stores, an equal share of each, in fixed micro-batches, shortest first.
 
-    The masks are uniform and depend on nothing but the store, so that figures of different recipes compare.
+    The masks are uniform and depend on nothing but the stores, so that figures of different recipes compare.
     """
-    masker = Masker.from_counts(store.token_counts, store.meta.special_ids, **HELDOUT_MASKING)
-    taken = max(1, int(np.searchsorted(np.cumsum(store.lengths, dtype=np.int64), at_most, side="right")))
-    order = np.argsort(store.lengths[:taken], kind="stable")
-    batches, start = [], 0
-    while start < taken:
-        budget = max(HELDOUT_BUDGET, store.lengths[order[start]])
-        end = start + int((np.cumsum(store.lengths[order[start:]], dtype=np.int64) <= budget).sum())
-        ids_N, lengths_B = store.gather(order[start:end])
-        inputs_N, labels_N = masker.mask(ids_N, generator("heldout", len(batches)))
-        batches.append(PackedBatch.pack(inputs_N, labels_N, lengths_B))
-        start = end
+    batches: list[PackedBatch] = []
+    for store in stores:
+        masker = Masker.from_counts(store.token_counts, store.meta.special_ids, **HELDOUT_MASKING)
+        share = at_most // len(stores)
+        sizes = store.sizes[:share]  # each sequence has a token at least: no more of them can be needed
+        taken = max(1, int(np.searchsorted(np.cumsum(sizes, dtype=np.int64), share, side="right")))
+        order = np.argsort(store.sizes[:taken], kind="stable")
+        start = 0
+        while start < taken:
+            budget = max(HELDOUT_BUDGET, store.sizes[order[start]])
+            end = start + int((np.cumsum(store.sizes[order[start:]], dtype=np.int64) <= budget).sum())
+            ids_N, lengths_B = store.gather(order[start:end])
+            inputs_N, labels_N = masker.mask(ids_N, generator("heldout", len(batches)))
+            batches.append(PackedBatch.pack(inputs_N, labels_N, lengths_B))
+            start = end
     return batches

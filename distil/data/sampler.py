@@ -1,8 +1,10 @@
-"""The plan of an epoch: which sequences make which micro-batch, a pure function of (seed, epoch).
+"""The plan of an epoch: which sequences make which micro-batch, each computed from its number alone.
 
-Micro-batches are token budgets: sequences are shuffled, sorted by length within windows of the shuffle (so that those
-of a micro-batch are alike), cut where the budget is full, and the micro-batches shuffled again. Ranks take their share
-of the same plan, so it is the same for any number of them.
+``layout`` says how many sequences of which length a micro-batch of each window takes. Which ones is a computed
+shuffle (``permutation``): each row of the layout deals its places to the windows by a shuffle of its own, and among
+all sequences of a length any may stand at any of their places. Micro-batches of a window are shuffled again. So every
+sequence comes once an epoch, the order is new in each, and neither time nor memory of a micro-batch depend on how many
+sequences there are or how many came before. Ranks and workers have no part in it.
 
 Training reads one endless stream of micro-batches, epoch after epoch: step s of a global batch of G micro-batches
 takes numbers s G to s G + G - 1 of it. To resume is therefore to know the step.
@@ -14,12 +16,13 @@ from functools import lru_cache
 
 import numpy as np
 
+from distil.data.layout import arrange
+from distil.data.lengths import Lengths
+from distil.data.permutation import permute, subkey
 from distil.errors import DataError
 
-# Micro-batches' worth of sequences sorted together. Long enough that lengths within a micro-batch are nearly equal,
-# short enough that the order stays random on the scale of an optimiser step.
-WINDOW = 64
 STREAMS = {"order": 0, "masks": 1, "heldout": 2, "dropout": 3}
+WINDOWS_KEPT = 64
 
 
 def generator(stream: str, *key: int) -> np.random.Generator:
@@ -27,80 +30,80 @@ def generator(stream: str, *key: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence((STREAMS[stream], *key))))
 
 
-class EpochPlan:
-    """The micro-batches of one epoch; every sequence is in exactly one of them."""
-
-    def __init__(self, lengths_S: np.ndarray, budget_tokens: int, seed: int, epoch: int) -> None:
-        rng = generator("order", seed, epoch)
-        order_S = rng.permutation(len(lengths_S))
-        window = max(1, WINDOW * budget_tokens // max(1, int(lengths_S.mean())))
-        for start in range(0, len(order_S), window):
-            part = order_S[start : start + window]
-            order_S[start : start + window] = part[np.argsort(lengths_S[part], kind="stable")]
-        ends = _cut(np.cumsum(lengths_S[order_S], dtype=np.int64), budget_tokens)
-        self._order_S, self._ends = order_S, np.concatenate(([0], ends))
-        self._shuffle = rng.permutation(len(ends))
-        self.tokens = np.add.reduceat(lengths_S[order_S], self._ends[:-1], dtype=np.int64)[self._shuffle]
-
-    def __len__(self) -> int:
-        return len(self._shuffle)
-
-    def __getitem__(self, k: int) -> np.ndarray:
-        """Sequence numbers of micro-batch k of this epoch."""
-        b = self._shuffle[k]
-        return self._order_S[self._ends[b] : self._ends[b + 1]]
-
-
 class Plan:
-    """The stream of micro-batches over all epochs of a store with sequence lengths ``lengths_S``.
+    """The stream of micro-batches over all epochs of sequences with these ``lengths``.
 
+    A sequence is named by its place when all are laid out by length, shortest first (``Store.at`` finds it there).
     Raises DataError if a sequence alone exceeds the token budget.
     """
 
-    def __init__(self, lengths_S: np.ndarray, budget_tokens: int, seed: int) -> None:
-        longest = int(lengths_S.max())
-        if longest > budget_tokens:
+    def __init__(self, lengths: Lengths, budget_tokens: int, seed: int, stream: int = 0) -> None:
+        """Plans of equal lengths and seed, of two stores say, are independent under different ``stream`` numbers."""
+        if lengths.longest > budget_tokens:
             raise DataError(
-                f"the store's longest sequence has {longest} tokens and a micro-batch holds {budget_tokens} "
+                f"the store's longest sequence has {lengths.longest} tokens and a micro-batch holds {budget_tokens} "
                 "(micro_batch_size x max_length): raise one of them or binarize with a smaller --max_length"
             )
-        self._lengths_S, self._budget, self._seed = lengths_S, budget_tokens, seed
-        self._starts = [0]  # stream number at which each epoch begins
-        self.epoch = lru_cache(maxsize=2)(self._make_epoch)
-
-    def _make_epoch(self, epoch: int) -> EpochPlan:
-        return EpochPlan(self._lengths_S, self._budget, self._seed, epoch)
-
-    def start(self, epoch: int) -> int:
-        """Stream number of the first micro-batch of an epoch."""
-        while len(self._starts) <= epoch:
-            last = len(self._starts) - 1
-            self._starts.append(self._starts[last] + len(self.epoch(last)))
-        return self._starts[epoch]
+        self.lengths, self._layout, self._key = lengths, arrange(lengths, budget_tokens), (seed, stream)
+        self.micro_batches = self._layout.micro_batches  # of an epoch, the same number in each
+        self.filling = lengths.tokens / (self.micro_batches * budget_tokens)  # share of the budget, in the mean
+        self._window = lru_cache(maxsize=WINDOWS_KEPT)(self._make_window)
+        self._epoch_keys = lru_cache(maxsize=4)(self._make_epoch_keys)
 
     def locate(self, number: int) -> tuple[int, int]:
         """(epoch, micro-batch within it) of a stream number."""
-        epoch = 0
-        while self.start(epoch + 1) <= number:
-            epoch += 1
-        return epoch, number - self.start(epoch)
+        return divmod(number, self.micro_batches)
 
-    def sequences(self, number: int) -> np.ndarray:
-        """Sequence numbers of the micro-batch with this stream number."""
-        epoch, k = self.locate(number)
-        return self.epoch(epoch)[k]
+    def places(self, number: int) -> np.ndarray:
+        """Places, int64, of the sequences of the micro-batch with this stream number."""
+        parts, _, k = self._part_of(number)
+        return parts[k]
 
     def tokens(self, number: int) -> int:
         """Tokens of the micro-batch with this stream number."""
+        _, tokens, k = self._part_of(number)
+        return tokens[k]
+
+    def _part_of(self, number: int) -> tuple[list[np.ndarray], list[int], int]:
         epoch, k = self.locate(number)
-        return int(self.epoch(epoch).tokens[k])
+        regular = len(self._layout.groups)
+        longer = self._layout.over if self._layout.host is None else 0  # windows with one micro-batch more, the first
+        if k < longer * (regular + 1):
+            window, k = divmod(k, regular + 1)
+        else:
+            window, k = divmod(k - longer, regular)
+        return (*self._window(epoch, window), k)
 
+    def _make_epoch_keys(self, epoch: int) -> np.ndarray:
+        return generator("order", *self._key, epoch).integers(2**64, size=4, dtype=np.uint64)
 
-def _cut(cumulative_S: np.ndarray, budget: int) -> np.ndarray:
-    """Ends (exclusive) of the longest runs whose tokens fit the budget, greedily from the start."""
-    ends, filled = [], 0
-    while not ends or ends[-1] < len(cumulative_S):
-        end = int(np.searchsorted(cumulative_S, filled + budget, side="right"))
-        ends.append(end)
-        filled = int(cumulative_S[end - 1])
-    return np.array(ends, dtype=np.int64)
+    def _make_window(self, epoch: int, window: int) -> tuple[list[np.ndarray], list[int]]:
+        """Places and tokens of each micro-batch of a window, in the order in which they come."""
+        layout, counts_K = self._layout, self.lengths.counts_K
+        of_rows, of_rest, of_kinds, of_windows = self._epoch_keys(epoch)
+        rows_W = layout.rows_W
+        dealt = layout.over + rows_W * layout.windows + permute(window, layout.windows, subkey(of_rows, rows_W))
+        rest = self._rest(window, of_rest)
+        dealt = np.append(dealt, rest)
+        kinds = self.lengths.kinds(dealt)
+        first = self.lengths.ends_K[kinds] - counts_K[kinds]
+        places = first + permute(dealt - first, counts_K[kinds], subkey(of_kinds, kinds))
+        sizes = self.lengths.values_K[kinds]
+        parts = [places[start:end] for start, end in zip(layout.bounds[:-1], layout.bounds[1:], strict=True)]
+        tokens = np.add.reduceat(sizes[: len(rows_W)], layout.bounds[:-1]).tolist()
+        if rest.size and layout.host is not None:
+            parts[layout.host] = np.append(parts[layout.host], places[-1])
+            tokens[layout.host] += int(sizes[-1])
+        elif rest.size:
+            parts.append(places[-1:])
+            tokens.append(int(sizes[-1]))
+        order = permute(np.arange(len(parts)), len(parts), subkey(of_windows, window))
+        return [parts[i] for i in order], [tokens[i] for i in order]
+
+    def _rest(self, window: int, key: np.uint64) -> np.ndarray:
+        """What the window gets of the row that is too short for all: one place or none."""
+        layout = self._layout
+        if not layout.over or (layout.host is None and window >= layout.over):
+            return np.empty(0, dtype=np.int64)
+        dealt = permute(np.array([window]), layout.over if layout.host is None else layout.windows, key)
+        return dealt[dealt < layout.over]

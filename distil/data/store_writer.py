@@ -1,169 +1,178 @@
-"""Builds a token store: under temporary names, put in place when whole."""
+"""Grows a store's ids and sizes in a draft, and seals them: index, order, counts, checksums and sidecar."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
-import secrets
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
-from distil.data.store import CHUNK, DTYPE_CODES, HEADER, MAGIC, SUFFIXES, StoreMeta, dtype_for, refusing
+from distil.data.draft import Draft, write_synced
+from distil.data.store import CHUNK, digest_of, read_header, refusing, survey
+from distil.data.store_meta import DTYPE_CODES, HEADER, MAGIC, Origin, StoreMeta, dtype_for, expect, order_dtype
 from distil.errors import DataError
+
+ENTRIES = 1 << 19  # sizes handled at a time
 
 
 class StoreWriter:
-    """Builds a store under temporary names and puts it in place when its ``with`` block ends without an error.
+    """Appends sequences to the store ``name`` of a draft, from a position on that an earlier try reached.
 
-    Memory stays flat but for 4 bytes a sequence. Raises DataError on unusable ids, an output that exists already
-    (unless ``overwrite``) and a disk that cannot be written.
+    Memory stays flat. Raises DataError on unusable ids and a disk that cannot be written.
     """
 
-    def __init__(
-        self,
-        prefix: str | Path,
-        *,
-        tokenizer_name: str,
-        tokenizer_fingerprint: str,
-        special_ids: dict[str, int],
-        vocab_size: int,
-        max_length: int,
-        overwrite: bool = False,
-    ) -> None:
-        self.prefix, self._overwrite = str(Path(prefix)), overwrite
-        self._origin = {
-            "tokenizer": {"name": tokenizer_name, "fingerprint": tokenizer_fingerprint},
-            "special_ids": dict(special_ids),
-            "vocab_size": vocab_size,
-            "dtype": dtype_for(vocab_size),
-            "max_length": max_length,
-        }
-        self._dtype = np.dtype(dtype_for(vocab_size)).newbyteorder("<")
-        self._counts = np.zeros(vocab_size, dtype=np.int64)
-        self._sizes = array("i")
-        self._digest = hashlib.sha256()
-        self._bin: io.BufferedWriter | None = None
-        # Process ids repeat across the nodes that share a file system, hence the random part.
-        path = Path(prefix)
-        self._temporary = str(path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}"))
-        taken = next((prefix for suffix in SUFFIXES if os.path.exists(prefix := self.prefix + suffix)), None)
-        if taken and not overwrite:
-            self._refuse_taken(taken)
+    def __init__(self, draft: Draft, name: str, origin: Origin, position: tuple[int, int] = (0, 0)) -> None:
+        """``position`` is (tokens, sequences), as ``sync`` returned it; what was written beyond is dropped."""
+        self._draft, self._name, self._origin = draft, name, origin
+        self.tokens, self.sequences = position
+        self._dtype = np.dtype(dtype_for(origin.vocab_size)).newbyteorder("<")
+        self._bin = self._opened(".bin", self.tokens * self._dtype.itemsize)
+        self._sizes = self._opened(".sizes", self.sequences * 4)
 
-    def __enter__(self) -> StoreWriter:
-        return self
+    def _opened(self, suffix: str, size: int) -> BinaryIO:
+        path = self._draft.path(self._name + suffix)
+        with self._draft.writing():
+            file = open(path, "r+b" if size else "w+b")  # noqa: SIM115 - closed by close
+            if os.fstat(file.fileno()).st_size < size:
+                raise DataError(f"{path}: shorter than its journal says; remove {self._draft.folder} and build anew")
+            file.truncate(size)
+            file.seek(size)
+        return file
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                with refusing(self.prefix, "write", "free some space, or choose another --out"):
-                    self._commit()
-        finally:
-            if self._bin is not None:
-                self._bin.close()
-            for suffix in SUFFIXES:
-                Path(self._temporary + suffix).unlink(missing_ok=True)
-
-    @property
-    def sequences(self) -> int:
-        """Sequences appended so far."""
-        return len(self._sizes)
-
-    @property
-    def tokens(self) -> int:
-        """Ids appended so far."""
-        return int(self._counts.sum())
-
-    def append(self, ids: Sequence[int] | np.ndarray) -> None:
-        """Append one sequence of ids, (length,)."""
-        self.append_many([ids])
-
-    def append_many(self, sequences: Sequence[Sequence[int] | np.ndarray]) -> None:
-        """Append sequences of ids; cheaper than one by one. Raises DataError if any is empty, too long or no id."""
-        if not sequences:
+    def append(self, ids: np.ndarray, sizes: np.ndarray) -> None:
+        """Append sequences that lie back to back in ``ids`` (sum of sizes,), of ``sizes`` (B,)."""
+        if not sizes.size:
             return
-        sizes = np.fromiter(map(len, sequences), dtype=np.int64, count=len(sequences))
-        vocab, longest = self._origin["vocab_size"], self._origin["max_length"]
+        vocab, longest = self._origin.vocab_size, self._origin.max_length
+        assert sizes.sum(dtype=np.int64) == ids.size
         if sizes.min() < 1 or sizes.max() > longest:
-            raise DataError(f"{self.prefix}: a sequence of {sizes.min()} to {sizes.max()} ids; 1 to {longest} fit")
-        ids = np.concatenate(sequences, dtype=np.int64, casting="same_kind")
+            raise DataError(f"{self._name}: a sequence of {sizes.min()} to {sizes.max()} ids; 1 to {longest} fit")
         if ids.min() < 0 or ids.max() >= vocab:
-            raise DataError(f"{self.prefix}: ids {ids.min()} to {ids.max()} exceed 0 to {vocab - 1}, the vocabulary")
-        data = ids.astype(self._dtype).tobytes()
-        with refusing(self.prefix, "write", "free some space, or choose another --out"):
-            if self._bin is None:  # as late as this, so that an input without a sequence leaves nothing behind
-                Path(self.prefix).parent.mkdir(parents=True, exist_ok=True)
-                self._bin = open(self._temporary + ".bin", "xb")  # noqa: SIM115 - closed in __exit__
-            self._bin.write(data)
-        self._digest.update(data)
-        self._counts += np.bincount(ids, minlength=vocab)
-        self._sizes.frombytes(sizes.astype(np.int32).tobytes())
+            raise DataError(f"{self._name}: ids {ids.min()} to {ids.max()} exceed 0 to {vocab - 1}, the vocabulary")
+        with self._draft.writing():
+            self._bin.write(ids.astype(self._dtype, copy=False).tobytes())
+            self._sizes.write(sizes.astype("<i4", copy=False).tobytes())
+        self.tokens += ids.size
+        self.sequences += sizes.size
 
-    def _commit(self) -> None:
-        if self._bin is None:
-            raise DataError(f"{self.prefix}: a store needs at least one sequence; give it some text")
-        _sync(self._bin)
-        counts = io.BytesIO()
-        np.save(counts, self._counts, allow_pickle=False)
-        checksums = {"bin": self._digest.hexdigest()}
-        checksums["idx"] = self._write(".idx", _index(np.frombuffer(self._sizes, np.int32), self._dtype.itemsize))
-        checksums["counts"] = self._write(".counts.npy", [counts.getvalue()])
-        meta = StoreMeta(**self._origin, sequences=self.sequences, tokens=self.tokens, sha256=checksums)
-        self._write(".json", [meta.to_json().encode()])
-        self._claim()
-        for suffix in SUFFIXES:
-            os.replace(self._temporary + suffix, self.prefix + suffix)
-        _sync_folder(self.prefix)
+    def sync(self) -> tuple[int, int]:
+        """Wait until the disk has all that was appended; returns the position, for a later try."""
+        with self._draft.writing():
+            for file in (self._bin, self._sizes):
+                file.flush()
+                os.fsync(file.fileno())
+        return self.tokens, self.sequences
 
-    def _claim(self) -> None:
-        """Make sure that no sidecar vouches for the files about to be replaced, one by one."""
-        if self._overwrite:
-            Path(self.prefix + ".json").unlink(missing_ok=True)
-            _sync_folder(self.prefix)
-            return
-        try:  # of two builders that both found the place free, one gets it
-            os.close(os.open(self.prefix + ".bin", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        except FileExistsError:
-            self._refuse_taken(self.prefix + ".bin")
+    def seal(self) -> StoreMeta:
+        """Write everything else that makes a store; nothing can be appended any more."""
+        self.sync()
+        self.close()
+        base = str(self._draft.path(self._name))
+        with self._draft.writing():
+            with open(base + ".idx", "wb") as index:
+                for block in _index(base + ".sizes", self.sequences, self._dtype.itemsize):
+                    index.write(block)
+                index.flush()
+                os.fsync(index.fileno())
+            return seal(base + ".bin", base + ".idx", base, self._origin)
 
-    def _refuse_taken(self, path: str) -> None:
-        raise DataError(f"{path}: exists already; choose another --out, or pass --overwrite to replace the store")
-
-    def _write(self, suffix: str, blocks: Iterable[bytes]) -> str:
-        digest = hashlib.sha256()
-        with open(self._temporary + suffix, "xb") as file:
-            for block in blocks:
-                digest.update(block)
-                file.write(block)
-            _sync(file)
-        return digest.hexdigest()
+    def close(self) -> None:
+        """Close the files; the draft keeps them."""
+        with refusing(self._name, "write", "free some space"):
+            self._bin.close()
+            self._sizes.close()
 
 
-def _index(sizes: np.ndarray, width: int) -> Iterator[bytes]:
-    """The blocks of an .idx file for sequences of ``sizes`` ids (N,), each of ``width`` bytes."""
-    yield HEADER.pack(MAGIC, 1, DTYPE_CODES["uint16" if width == 2 else "int32"], sizes.size, sizes.size + 1)
-    yield sizes.astype("<i4").tobytes()
+def seal(bin_path: str, idx_path: str, out: str, origin: Origin) -> StoreMeta:
+    """Write order, counts and sidecar of the store in ``bin_path`` and ``idx_path`` as ``out``.*, and sync them.
+
+    Reads both files whole, so that the checksums are of what the disk gave. Raises DataError where they do not fit
+    each other, or hold an id beyond the vocabulary or a sequence beyond the longest.
+    """
+    dtype, sequences, bounds = read_header(Path(idx_path))
+    width = np.dtype(dtype).itemsize
+    lengths: Counter[int] = Counter()
+    at = 0
+    for sizes, offsets in _sizes_and_offsets(idx_path, sequences):
+        ends = at + np.cumsum(sizes.astype(np.int64) * width)
+        if not np.array_equal(offsets, ends - sizes.astype(np.int64) * width) or sizes.min() < 0:
+            raise DataError(f"{idx_path}: its offsets are not the sums of its sizes; make it anew")
+        at = int(ends[-1])
+        lengths.update(dict(zip(*(part.tolist() for part in np.unique(sizes, return_counts=True)), strict=True)))
+    expect(bin_path, "size in bytes", os.path.getsize(bin_path), at)
+    del lengths[0]
+    if not lengths:
+        raise DataError(f"{bin_path}: a store needs at least one sequence; give it some text")
+    if max(lengths) > origin.max_length:
+        raise DataError(f"{idx_path}: a sequence of {max(lengths)} ids; {origin.max_length} fit")
+    counts, bin_digest = survey(bin_path, np.dtype(dtype), origin.vocab_size)
+    pairs = [list(pair) for pair in sorted(lengths.items())]
+    _write_order(out + ".order", idx_path, sequences, pairs)
+    counts_file = io.BytesIO()
+    np.save(counts_file, counts, allow_pickle=False)
+    write_synced(Path(out + ".counts.npy"), counts_file.getvalue())
+    digests = {"idx": idx_path, "order": out + ".order", "counts": out + ".counts.npy"}
+    sha256 = {"bin": bin_digest, **{key: digest_of(path) for key, path in digests.items()}}
+    meta = StoreMeta(**asdict(origin), dtype=dtype, sequences=sequences, tokens=at // width, bounds=bounds,
+                     lengths=pairs, sha256=sha256)  # fmt: skip
+    write_synced(Path(out + ".json"), meta.to_json().encode())
+    return meta
+
+
+def _index(sizes_path: str, sequences: int, width: int) -> Iterator[bytes]:
+    """The blocks of an .idx file for the sizes in a file, of ids of ``width`` bytes; every sequence is a document."""
+    yield HEADER.pack(MAGIC, 1, DTYPE_CODES["uint16" if width == 2 else "int32"], sequences, sequences + 1)
+    for sizes in _entries(sizes_path, "<i4", 0, sequences):
+        yield sizes.tobytes()
     offset = 0
-    for start in range(0, sizes.size, CHUNK):
-        ends = offset + np.cumsum(sizes[start : start + CHUNK] * np.int64(width))
-        yield (ends - sizes[start : start + CHUNK] * np.int64(width)).astype("<i8").tobytes()
+    for sizes in _entries(sizes_path, "<i4", 0, sequences):
+        ends = offset + np.cumsum(sizes * np.int64(width))
+        yield (ends - sizes * np.int64(width)).astype("<i8").tobytes()
         offset = int(ends[-1])
-    for start in range(0, sizes.size + 1, CHUNK):
-        yield np.arange(start, min(start + CHUNK, sizes.size + 1), dtype="<i8").tobytes()
+    for start in range(0, sequences + 1, CHUNK):
+        yield np.arange(start, min(start + CHUNK, sequences + 1), dtype="<i8").tobytes()
 
 
-def _sync(file: io.BufferedWriter) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+def sizes_of(idx_path: str, sequences: int) -> Iterator[np.ndarray]:
+    """The sizes in an .idx file, int32, some at a time."""
+    return _entries(idx_path, "<i4", HEADER.size, sequences)
 
 
-def _sync_folder(prefix: str) -> None:
-    folder = os.open(os.path.dirname(prefix) or ".", os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+def _sizes_and_offsets(idx_path: str, sequences: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    offsets = _entries(idx_path, "<i8", HEADER.size + 4 * sequences, sequences)
+    yield from zip(sizes_of(idx_path, sequences), offsets, strict=True)
+
+
+def _entries(path: str, dtype: str, offset: int, count: int) -> Iterator[np.ndarray]:
+    """``count`` numbers from a byte of a file on, some at a time; read, not mapped, which would count as resident."""
+    with open(path, "rb") as file:
+        file.seek(offset)
+        for start in range(0, count, ENTRIES):
+            yield np.fromfile(file, dtype, count=min(ENTRIES, count - start))
+
+
+def _write_order(path: str, idx_path: str, sequences: int, lengths: list[list[int]]) -> None:
+    """A counting sort on disk: each run of a length goes to where that length's part of the file has grown to."""
+    dtype = order_dtype(sequences).newbyteorder("<")
+    starts = np.cumsum([0, *(count for _, count in lengths)])
+    next_at = {length: int(start) * dtype.itemsize for (length, _), start in zip(lengths, starts[:-1], strict=True)}
+    with open(path, "w+b") as file:
+        file.truncate(int(starts[-1]) * dtype.itemsize)
+        first = 0
+        for sizes in sizes_of(idx_path, sequences):
+            by_length = np.argsort(sizes, kind="stable")
+            kinds, begins = np.unique(sizes[by_length], return_index=True)
+            for length, numbers in zip(kinds.tolist(), np.split(first + by_length, begins[1:]), strict=True):
+                if length:
+                    data = numbers.astype(dtype).tobytes()
+                    file.seek(next_at[length])
+                    file.write(data)
+                    next_at[length] += len(data)
+            first += sizes.size
+        file.flush()
+        os.fsync(file.fileno())

@@ -7,28 +7,14 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
+from mixtures import build, masker_of, texts
 
 from distil.data.batch import HELDOUT_BUDGET, Batcher, PackedBatch, heldout_batches
-from distil.data.masking import Masker
-from distil.data.sampler import Plan
+from distil.data.mixture import Mixture
 from distil.data.store import Store
-from distil.data.store_writer import StoreWriter
 from distil.shares import ceil_share
 
-SPECIAL = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
-VOCAB, BUDGET, SEED = 300, 64, 5
-
-
-def build(prefix, sequences) -> Store:
-    origin = {"tokenizer_name": "toy", "tokenizer_fingerprint": "f" * 64, "special_ids": SPECIAL, "vocab_size": VOCAB}
-    with StoreWriter(prefix, max_length=4096, **origin) as out:
-        out.append_many(sequences)
-    return Store.open(prefix)
-
-
-def texts(number: int, longest: int = 30, seed: int = 0) -> list[np.ndarray]:
-    draw = np.random.default_rng(seed)
-    return [np.r_[2, draw.integers(5, VOCAB, draw.integers(3, longest - 1)), 3] for _ in range(number)]
+BUDGET, SEED = 64, 5
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +22,9 @@ def store(tmp_path_factory) -> Store:
     return build(tmp_path_factory.mktemp("store") / "s", texts(60))
 
 
-def masker_of(store: Store, fraction: float = 0.15) -> Masker:
-    return Masker.from_counts(
-        store.token_counts, SPECIAL, fraction=fraction, smoothing=0.7, mask_share=0.8, keep_share=0.1
-    )
-
-
 def batcher(store: Store, seed: int = SEED) -> Batcher:
-    return Batcher(store, Plan(store.lengths, BUDGET, SEED), masker_of(store), seed)
+    mixture = Mixture([store], None, BUDGET, SEED)
+    return Batcher(mixture, masker_of(mixture), seed)
 
 
 def same(one: PackedBatch, other: PackedBatch) -> bool:
@@ -112,18 +93,18 @@ def test_moving_keeps_everything():
 
 def test_a_batch_is_its_sequences_end_to_end(store):
     b = batcher(store)
-    for number in range(b.plan.start(1)):
+    for number in range(b.mixture.micro_batches):
         batch = b.batch(number)
-        numbers = b.plan.sequences(number)
+        numbers = store.at(b.mixture.plans[0].places(number))
         assert original(batch).tolist() == np.concatenate([store.sequence(i) for i in numbers]).tolist()
-        assert np.diff(batch.cu_seqlens_B1.numpy()).tolist() == store.lengths[numbers].tolist()
-        assert len(batch.input_ids_N) == b.plan.tokens(number) <= BUDGET
+        assert np.diff(batch.cu_seqlens_B1.numpy()).tolist() == store.sizes[numbers].tolist()
+        assert len(batch.input_ids_N) == b.mixture.tokens(number) <= BUDGET
         assert batch.input_ids_N.dtype == batch.labels_N.dtype == torch.int64
 
 
 def test_the_same_number_is_the_same_batch(store):
     one, other = batcher(store), batcher(store)
-    numbers = [0, 7, one.plan.start(1) + 3]
+    numbers = [0, 7, one.mixture.micro_batches + 3]
     later = [other.batch(number) for number in reversed(numbers)]  # in another order, as after a resume
     assert all(same(one.batch(number), batch) for number, batch in zip(reversed(numbers), later, strict=True))
 
@@ -155,12 +136,13 @@ def test_the_next_epoch_masks_the_same_sequences_anew(tmp_path):
 
 def test_the_plan_knows_the_counts_of_its_batches(store):
     b = batcher(store)
-    numbers = range(2, b.plan.start(1) + 2)  # into the second epoch
+    numbers = range(2, b.mixture.micro_batches + 2)  # into the second epoch
     made = [b.batch(number) for number in numbers]
     attended = sum(len(batch.input_ids_N) for batch in made)
     masked = sum(int((batch.labels_N >= 0).sum()) for batch in made)
     sequences = sum(len(batch.cu_seqlens_B1) - 1 for batch in made)
-    tokens = [b.plan.tokens(number) for number in numbers]
+    tokens = [b.mixture.tokens(number) for number in numbers]
+    assert sequences == sum(b.mixture.sequences(number) for number in numbers)
     assert attended == sum(tokens) and masked == sum(ceil_share(n, b.masker.fraction) for n in tokens)
     following = sum(int((batch.next_labels_N >= 0).sum()) for batch in made)
     assert following == attended - sequences
@@ -175,13 +157,13 @@ def heldout(tmp_path_factory) -> Store:
 
 
 def test_held_out_batches_are_fixed(heldout):
-    one, other = (heldout_batches(heldout, 10**9) for _ in range(2))
+    one, other = (heldout_batches([heldout], 10**9) for _ in range(2))
     assert len(one) == len(other) > 3 and all(map(same, one, other))
     assert any((batch.labels_N >= 0).any() for batch in one)
 
 
 def test_held_out_batches_cover_the_store_once_shortest_first(heldout):
-    made = heldout_batches(heldout, heldout.tokens)
+    made = heldout_batches([heldout], heldout.tokens)
     rows = [row.tolist() for b in made for row in np.split(original(b), b.cu_seqlens_B1.numpy()[1:-1])]
     assert sorted(rows) == sorted(heldout.sequence(i).tolist() for i in range(len(heldout)))
     assert list(map(len, rows)) == sorted(map(len, rows))
@@ -191,30 +173,40 @@ def test_held_out_batches_cover_the_store_once_shortest_first(heldout):
 
 @pytest.mark.parametrize("at_most", [1, 500, 5000])
 def test_at_most_so_many_tokens(heldout, at_most):
-    made = heldout_batches(heldout, at_most)
+    made = heldout_batches([heldout], at_most)
     tokens = sum(len(batch.input_ids_N) for batch in made)
     sequences = sum(len(batch.cu_seqlens_B1) - 1 for batch in made)
-    assert tokens == heldout.lengths[:sequences].sum()  # the first of the store
+    assert tokens == heldout.sizes[:sequences].sum()  # the first of the store
     # As many as fit and no fewer, but one at least: an evaluation of nothing has no figures.
     assert tokens <= at_most or sequences == 1
-    assert tokens + heldout.lengths[sequences] > at_most
+    assert tokens + heldout.sizes[sequences] > at_most
 
 
 def test_just_enough_tokens_are_all_taken(heldout):
-    first_ten = int(heldout.lengths[:10].sum())
-    made = heldout_batches(heldout, first_ten)
+    first_ten = int(heldout.sizes[:10].sum())
+    made = heldout_batches([heldout], first_ten)
     assert sum(len(batch.cu_seqlens_B1) - 1 for batch in made) == 10
 
 
 def test_a_sequence_beyond_the_budget_has_a_batch_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr("distil.data.batch.HELDOUT_BUDGET", 50)
     store = build(tmp_path / "s", [np.r_[2, np.full(n - 2, 9), 3] for n in (70, 20, 60, 20)])
-    made = heldout_batches(store, 10**6)
+    made = heldout_batches([store], 10**6)
     assert [np.diff(b.cu_seqlens_B1.numpy()).tolist() for b in made] == [[20, 20], [60], [70]]
 
 
 def test_held_out_batches_differ_in_their_masks(tmp_path, monkeypatch):
     monkeypatch.setattr("distil.data.batch.HELDOUT_BUDGET", 60)
     store = build(tmp_path / "s", [np.r_[2, np.full(58, 9), 3]] * 6)
-    made = heldout_batches(store, 10**6)
+    made = heldout_batches([store], 10**6)
     assert len({tuple(batch.labels_N.tolist()) for batch in made}) == 6
+
+
+def test_several_held_out_stores_have_equal_shares(heldout, store):
+    made = heldout_batches([heldout, store], 2000)
+    alone = [*heldout_batches([heldout], 1000), *heldout_batches([store], 1000)]
+    assert [original(batch).tolist() for batch in made] == [original(batch).tolist() for batch in alone]
+
+
+def test_no_held_out_store_has_no_batches():
+    assert heldout_batches([], 1000) == []

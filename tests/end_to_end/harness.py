@@ -17,6 +17,7 @@ import transformers
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from distil.data.binarize import binarize
+from distil.data.sources import files
 
 ROOT = Path(__file__).parents[2]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -66,6 +67,7 @@ class Material:
 
     teacher: Path
     store: Path
+    other: Path
     recipe: Path
     text: Path
 
@@ -85,15 +87,18 @@ def make_teacher(folder: Path, vocabulary: list[str] | None = None, layers: int 
 
 
 def make_material(folder: Path) -> Material:
-    """Teacher, text, store with a held-out part, and recipe in a folder."""
+    """Teacher, text, store with a held-out part, a smaller one without, and recipe in a folder."""
     teacher = make_teacher(folder / "teacher")
     rng = random.Random(5)
     lines = [" ".join(rng.choices(WORDS, weights=range(1, len(WORDS) + 1), k=rng.randint(10, 30))) for _ in range(600)]
     (folder / "text.txt").write_text("\n".join(lines) + "\n")
     tokenizer = transformers.AutoTokenizer.from_pretrained(teacher)
-    binarize(lines, tokenizer, folder / "store", max_length=32, heldout_fraction=0.1, progress=False)
+    (folder / "other.txt").write_text("\n".join(" ".join(rng.choices(WORDS, k=20)) for _ in range(150)) + "\n")
+    how = {"max_length": 32, "progress": False}
+    binarize(files([folder / "text.txt"]), tokenizer, folder / "store", heldout_fraction=0.1, **how)
+    binarize(files([folder / "other.txt"]), tokenizer, folder / "other", **how)
     (folder / "tiny.toml").write_text(RECIPE.format(teacher=teacher, store=folder / "store"))
-    return Material(teacher, folder / "store", folder / "tiny.toml", folder / "text.txt")
+    return Material(teacher, folder / "store", folder / "other", folder / "tiny.toml", folder / "text.txt")
 
 
 def environment() -> dict[str, str]:

@@ -15,7 +15,7 @@ def copy(material: Material, tmp_path: Path) -> Material:
     """The tiny job's files to spoil."""
     for source in (material.teacher, *material.store.parent.glob("store*")):
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / source.name)
-    return Material(tmp_path / "teacher", tmp_path / "store", material.recipe, material.text)
+    return Material(tmp_path / "teacher", tmp_path / "store", material.other, material.recipe, material.text)
 
 
 def refused(copy: Material, code: int, *wanted: str, options: tuple = ()) -> None:
@@ -45,6 +45,32 @@ def test_store_truncated(copy):
     path = copy.store.with_suffix(".bin")
     path.write_bytes(path.read_bytes()[:-2])
     refused(copy, 65, str(path), "bytes")
+
+
+def test_store_with_a_flipped_byte(copy):
+    path = copy.store.with_suffix(".bin")
+    raw = bytearray(path.read_bytes())
+    raw[1000] ^= 1
+    path.write_bytes(raw)
+    refused(copy, 65, str(path), "sha256")
+
+
+def test_store_with_an_id_beyond_the_vocabulary(copy):
+    path = copy.store.with_suffix(".bin")
+    raw = bytearray(path.read_bytes())
+    raw[1000:1002] = (105).to_bytes(2, "little")  # the vocabulary has 105 ids
+    path.write_bytes(raw)
+    refused(copy, 65, str(path), "id at byte 1000 is 105")
+
+
+def test_plain_pair_of_another_program(copy):
+    for suffix in (".json", ".order", ".counts.npy"):
+        Path(f"{copy.store}{suffix}").unlink()
+    refused(copy, 65, "binarize.py adopt", str(copy.store))
+
+
+def test_a_mixture_with_a_weight_for_one_store_only(copy):
+    refused(copy, 78, "every store a weight", options=("--store", f"{copy.store}:0.7", copy.other))
 
 
 def test_teacher_folder_without_weights(copy):

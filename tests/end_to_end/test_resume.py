@@ -11,19 +11,23 @@ def arguments(material: Material, out, config: str):
     return ("--recipe", material.recipe, "--deepspeed", f"ds_config/{config}", "--output_dir", out)
 
 
+CLOCKED = {"speed/tokens_per_second", "speed/eta_hours", "memory/peak_gib", "data/wait_fraction"}
+
+
 @pytest.mark.parametrize(
-    ("config", "ranks", "precision"),
-    [("zero1.json", 2, "bf16"), ("zero0.json", None, "fp32"), ("zero3.json", 2, "fp16")],
+    ("config", "ranks", "precision", "weights"),
+    [("zero1.json", 2, "bf16", None), ("zero0.json", None, "fp32", (0.7, 0.3)), ("zero3.json", 2, "fp16", None)],
 )
-def test_kill_and_resume_is_bitwise(material, tmp_path, config, ranks, precision):
+def test_kill_and_resume_is_bitwise(material, tmp_path, config, ranks, precision, weights):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    more = ("--precision", precision, "--max_steps")
+    stores = [f"{s}:{w}" for s, w in zip((material.store, material.other), weights or (), strict=False)]
+    more = (*(("--store", *stores) if stores else ()), "--precision", precision, "--max_steps")
     must_pretrain(ranks, *arguments(material, whole, config), *more, 30)
     mark = broken / "checkpoints" / "step-00000010"
     start_and_kill(mark.exists, ranks, *arguments(material, broken, config), *more, 100, log=tmp_path / "log")
     out = must_pretrain(ranks, *arguments(material, broken, config), *more, 30)
     assert "resuming from" in out
-    for tag in tags(whole) - {"speed/tokens_per_second", "speed/eta_hours", "memory/peak_gib"}:
+    for tag in tags(whole) - CLOCKED:
         assert scalars(broken, tag) == scalars(whole, tag), tag  # dropout 0.1 included: nothing depends on the past
     ours, theirs = (load_file(run / "student" / "model.safetensors") for run in (broken, whole))
     assert ours.keys() == theirs.keys() and all(ours[name].equal(theirs[name]) for name in ours)

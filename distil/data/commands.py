@@ -1,0 +1,63 @@
+"""What ``launch/binarize.py`` does with stores that are there: each command yields the lines that it prints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from distil.data import joining
+from distil.data.inspection import inspect
+from distil.data.store import Store
+from distil.data.tokenizer import load_tokenizer
+from distil.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+
+def _adopt_plain(prefixes: list[str], tokenizer: str | None) -> Iterator[str]:
+    for prefix in prefixes:
+        if tokenizer is not None and joining.is_plain(prefix):
+            joining.adopt(prefix, load_tokenizer(tokenizer))
+            yield f"{prefix}: adopted, with tokenizer {tokenizer}"
+
+
+def inspect_store(prefixes: list[str], tokenizer: str | None) -> Iterator[str]:
+    """Describe a store, with its own tokenizer where that can be had."""
+    yield from _adopt_plain(prefixes, tokenizer)
+    store = Store.open(prefixes[0])
+    loaded: PreTrainedTokenizerFast | None = None
+    try:
+        loaded = load_tokenizer(tokenizer or store.meta.tokenizer["name"])
+    except DataError as error:
+        if tokenizer is not None:
+            raise
+        yield f"tokens are shown as ids: {error}; give its folder with --tokenizer\n"
+    yield from inspect(store, loaded)
+
+
+def verify_stores(prefixes: list[str], tokenizer: str | None) -> Iterator[str]:
+    """Read every store whole."""
+    yield from _adopt_plain(prefixes, tokenizer)
+    for prefix in prefixes:
+        store = Store.open(prefix)
+        store.verify()
+        yield f"{prefix}: whole: {len(store):,} sequences, {store.tokens:,} tokens, fingerprint {store.fingerprint}"
+
+
+def merge_stores(prefixes: list[str], tokenizer: str | None, out: str, overwrite: bool) -> Iterator[str]:
+    """Join stores into one."""
+    yield from _adopt_plain(prefixes, tokenizer)
+    store = joining.merge(prefixes, out, overwrite)
+    yield f"{out}: done: {len(store):,} sequences, {store.tokens:,} tokens of {len(prefixes)} stores"
+
+
+def adopt_store(prefixes: list[str], tokenizer: str, overwrite: bool) -> Iterator[str]:
+    """Give a plain .bin/.idx pair what makes it a store."""
+    store = joining.adopt(prefixes[0], load_tokenizer(tokenizer), overwrite)
+    yield f"{prefixes[0]}: a store: {len(store):,} sequences, {store.tokens:,} tokens"
+
+
+COMMANDS: dict[str, Callable[..., Iterator[str]]] = {
+    "inspect": inspect_store, "verify": verify_stores, "merge": merge_stores, "adopt": adopt_store,
+}  # fmt: skip
