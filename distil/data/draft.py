@@ -105,7 +105,7 @@ class Draft:
                     if self.path(name + suffix).exists():
                         os.replace(self.path(name + suffix), prefix + suffix)
                 sync_folder(prefix)
-            shutil.rmtree(self.folder)
+            shutil.rmtree(self.folder, ignore_errors=True)  # another process may look in just now
 
     def _take_lock(self) -> None:
         remedy = f"wait for it, or stop it; if it is dead on another machine, remove {self.folder}"

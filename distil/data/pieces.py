@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -108,13 +108,17 @@ def text_of(row: dict[str, object], text_field: str, name: str) -> Iterator[str]
     yield text
 
 
-def ends(read_at: BinaryIO, size: int, kind: str, join: str, name: str) -> Iterator[int]:
+def ends(file: BinaryIO, size: int, kind: str, join: str, name: str) -> Iterator[int]:
     """Offsets at which the pieces of a file of ``size`` bytes end, the last at ``size``."""
     end = 0
     while end + PIECE_BYTES < size:
-        end += PIECE_BYTES
-        read_at.seek(end - 1)
-        end += boundary(read_at.read(_window(kind)), kind, join, name) - 1
+        last = end + PIECE_BYTES - 1
+
+        def read(reach: int, last: int = last) -> bytes:
+            file.seek(last)
+            return file.read(reach)
+
+        end = last + _boundary(read, kind, join, name)
         yield end
     if end < size:
         yield size
@@ -122,40 +126,56 @@ def ends(read_at: BinaryIO, size: int, kind: str, join: str, name: str) -> Itera
 
 def streamed(stream: BinaryIO, kind: str, join: str, name: str) -> Iterator[tuple[int, bytes]]:
     """(offset, bytes) of the pieces of a stream, which end where ``ends`` would have them end in a file."""
-    buffer, offset = b"", 0
-    while True:
-        wanted = PIECE_BYTES + _window(kind)
+    buffer, offset = bytearray(), 0
+
+    def upto(wanted: int) -> None:
         while len(buffer) < wanted and (more := stream.read(wanted - len(buffer))):
-            buffer += more
+            buffer.extend(more)
+
+    def read(reach: int) -> bytes:
+        upto(PIECE_BYTES - 1 + reach)
+        return bytes(buffer[PIECE_BYTES - 1 : PIECE_BYTES - 1 + reach])
+
+    while True:
+        upto(PIECE_BYTES + 1)
         if not buffer:
             return
         end = len(buffer)
         if end > PIECE_BYTES:
-            window = buffer[PIECE_BYTES - 1 : PIECE_BYTES - 1 + _window(kind)]
-            end = PIECE_BYTES - 1 + boundary(window, kind, join, name)
-        yield offset, buffer[:end]
-        buffer, offset = buffer[end:], offset + end
+            end = PIECE_BYTES - 1 + _boundary(read, kind, join, name)
+        yield offset, bytes(buffer[:end])
+        del buffer[:end]
+        offset += end
 
 
-def _window(kind: str) -> int:
-    return ROW_BYTES if kind == "jsonl" else LINE_BYTES
+def _boundary(read: Callable[[int], bytes], kind: str, join: str, name: str) -> int:
+    """How many bytes belong to a piece from its last byte on, where ``read(n)`` gives the n bytes from there.
 
-
-def boundary(window: bytes, kind: str, join: str, name: str) -> int:
-    """How many bytes of the window, the last byte of a piece first, still belong to that piece.
-
-    Up to the end of its document or, if that is farther than the window reaches, of its line, or of its last word.
+    Up to the end of its document or, where that is too far away, of its line, or of its last word.
     """
-    if kind == "text" and join == "documents" and (found := _BLANK_LINE.search(window)):
-        return found.end()
-    if (line := window.find(b"\n")) >= 0:
-        return line + 1
-    if len(window) < _window(kind):
-        return len(window)  # the end of the file
+    limit = ROW_BYTES if kind == "jsonl" else LINE_BYTES
+    reach = min(1 << 16, limit)
+    while True:
+        window = read(reach)
+        if kind == "text" and join == "documents":
+            if found := _BLANK_LINE.search(window):
+                return found.end()
+        elif (line := window.find(b"\n")) >= 0:
+            return line + 1
+        if len(window) < reach:
+            return len(window)  # the end of the input
+        if reach == limit:
+            return _cut_within(window, kind, name)
+        reach = min(4 * reach, limit)
+
+
+def _cut_within(window: bytes, kind: str, name: str) -> int:
+    """Where to cut what has no end in sight."""
     if kind == "jsonl":
         raise DataError(f"{name}: a row of more than {ROW_BYTES >> 20} MiB; split it, or give it as Parquet")
-    word = window.rfind(b" ")
-    if word >= 0:
+    if (line := window.find(b"\n")) >= 0:
+        return line + 1
+    if (word := window.rfind(b" ")) >= 0:
         return word + 1
     cut = len(window)
     while cut > 1 and window[cut - 1] & 0xC0 == 0x80:  # not within a character

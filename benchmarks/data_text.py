@@ -1,0 +1,138 @@
+"""Section ``text``: real text to ids on disk, ours beside the way of the public training script of 2019."""
+
+from __future__ import annotations
+
+import pickle
+import random
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+from data_fresh import table, verdict
+
+from distil.data import samples
+from distil.data.binarize import binarize
+from distil.data.cutting import Cutter
+from distil.data.sources import Source
+from distil.data.store import Store
+from distil.data.tokenizer import load_tokenizer
+from distil.prepare import sample_encoder
+
+REPEATS = 12  # of the text for ours, so that starting workers counts as little as it does in earnest
+SHARE = 5  # every fifth line for the public way
+TURNS = 3
+PIECES = 3  # of which the tokenizer's share of a worker's time is taken
+TEXTS = 1000  # given to the tokenizer at once, as ``Cutter`` does
+WANTED = 20.0
+
+
+def report(folder: Path) -> list[str]:
+    """Take turns, then look into one worker; Markdown."""
+    lines = list(samples.texts("wiki-summaries-en"))
+    text, share = folder / "text.txt", folder / "share.txt"
+    text.write_text("\n".join(lines * REPEATS) + "\n", encoding="utf-8")
+    share.write_text("\n".join(lines[::SHARE]) + "\n", encoding="utf-8")
+    tokenizer = load_tokenizer(sample_encoder("minilm-l6"))
+    slow = slow_tokenizer(tokenizer, folder / "vocab.txt")
+    rates: dict[str, list[float]] = {"public way": [], "1 worker": [], "2 workers": []}
+    for _ in range(TURNS):
+        rates["public way"].append(public_way(share, slow, folder / "public.pickle"))
+        for workers, name in enumerate(("1 worker", "2 workers"), 1):
+            rates[name].append(our_way(text, tokenizer, folder / "ours", workers))
+    median = {name: statistics.median(each) for name, each in rates.items()}
+    alike = same_ids(folder / "ours", folder / "public.pickle", lines[::SHARE])
+    rows = [["public way, tokens/s", f"{median['public way']:,.0f}", "", "1"]]
+    for name in ("1 worker", "2 workers"):
+        times = median[name] / median["public way"]
+        wanted = f">= {WANTED:.0f} x" if name == "2 workers" else ""
+        ratio = f"{times:.1f} x the public way" + (f"; {verdict(times, WANTED)}" if wanted else "")
+        rows.append([f"ours, {name}, tokens/s", f"{median[name]:,.0f}", wanted, ratio])
+    rows.append(["lines of the share whose ids are the same", f"{alike:.1%}", "", ""])
+    return [
+        f"{len(lines):,} summaries of English Wikipedia, BERT's uncased vocabulary; medians of {TURNS} turns. The "
+        f"public way reads every {SHARE}th line, tokenises it with transformers' pure Python tokenizer, and pickles a "
+        f"shuffled list of uint16 arrays. Ours reads the text {REPEATS} times over ({text.stat().st_size / 1e6:.0f} "
+        "MB) and is timed from the call to the published store: reading, starting the worker processes, counting, "
+        "checksums, waiting for the disk. Starting Python and loading a tokenizer in it is left out of both.",
+        "",
+        *table("what | figure | wanted | ratio", rows),
+        *inside_a_worker(text, tokenizer),
+    ]
+
+
+def slow_tokenizer(tokenizer: object, vocabulary: Path) -> object:
+    """The pure Python tokenizer of the same vocabulary."""
+    from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
+
+    ids = tokenizer.get_vocab()
+    vocabulary.write_text("\n".join(sorted(ids, key=ids.__getitem__)) + "\n", encoding="utf-8")
+    return BertTokenizerLegacy(str(vocabulary))
+
+
+def public_way(text: Path, slow: object, out: Path) -> float:
+    """Tokens a second, written after the public binarized_data.py."""
+    began = time.perf_counter()
+    lists = []
+    with open(text, encoding="utf-8") as file:
+        for line in file.readlines():
+            lists.append(slow.encode(f"[CLS] {line.strip()} [SEP]", add_special_tokens=False))
+    arrays = [np.uint16(ids) for ids in lists]
+    random.shuffle(arrays)
+    with open(out, "wb") as file:
+        pickle.dump(arrays, file, protocol=pickle.HIGHEST_PROTOCOL)
+    return sum(map(len, lists)) / (time.perf_counter() - began)
+
+
+def our_way(text: Path, tokenizer: object, prefix: Path, workers: int) -> float:
+    """Tokens a second."""
+    began = time.perf_counter()
+    made = binarize([Source(str(text))], tokenizer, prefix, workers=workers, overwrite=True, progress=False)
+    return made.tokens / (time.perf_counter() - began)
+
+
+def same_ids(prefix: Path, pickled: Path, lines: list[str]) -> float:
+    """Share of the public way's sequences that our store has too, as far as it has them whole."""
+    with open(pickled, "rb") as file:
+        theirs = pickle.load(file)  # noqa: S301 - written a moment ago
+    opened = Store.open(prefix)
+    ours = {opened.sequence(number).tobytes() for number in range(len(opened) // REPEATS)}
+    return sum(ids.astype(np.int64).tobytes() in ours for ids in theirs) / len(lines)
+
+
+def inside_a_worker(text: Path, tokenizer: object) -> list[str]:
+    """Where the time of one worker goes, on one thread."""
+    cutter = Cutter.of(tokenizer, 512, 12, 0.0)
+    backend = cutter.backend()
+    pieces = list(Source(str(text)).pieces())[:PIECES]
+    texts = [text for piece in pieces for document in piece.documents() for text in document]
+    batches = [texts[start : start + TEXTS] for start in range(0, len(texts), TEXTS)]
+
+    def tokenise() -> list[list[object]]:
+        return [backend.encode_batch_fast(batch, add_special_tokens=False) for batch in batches]
+
+    def documents() -> int:
+        return sum(len(document) for piece in pieces for document in piece.documents())
+
+    def cut() -> None:
+        for piece in pieces:
+            cutter.cut(piece, backend)
+
+    times: dict[str, list[float]] = {"tokenizer": [], "documents": [], "cut": []}
+    for _ in range(TURNS):
+        for name, step in (("tokenizer", tokenise), ("documents", documents), ("cut", cut)):
+            began = time.perf_counter()
+            step()
+            times[name].append(time.perf_counter() - began)
+    spent = {name: statistics.median(each) for name, each in times.items()}
+    rest = spent["cut"] - spent["tokenizer"] - spent["documents"]
+    rows = [
+        [name, f"{seconds:.2f}", f"{seconds / spent['cut']:.0%}"]
+        for name, seconds in (
+            ("all of it", spent["cut"]),
+            ("the tokenizer alone", spent["tokenizer"]),
+            ("reading documents", spent["documents"]),
+            ("the rest: lists of ids, cutting, filters, arrays", rest),
+        )
+    ]
+    return table(f"one worker, {PIECES} pieces of the text | seconds | share", rows)
