@@ -200,8 +200,7 @@ def read_header(path: Path) -> tuple[str, int, int]:
     expect(path, "magic", magic, MAGIC)
     expect(path, "version", version, 1)
     if code not in CODE_DTYPES:
-        known = ", ".join(f"{code} ({dtype})" for code, dtype in CODE_DTYPES.items())
-        raise DataError(f"{path}: dtype code {code}, of which no token ids are made here; there are {known}")
+        expect(path, "dtype code", code, " or ".join(f"{known} ({dtype})" for known, dtype in CODE_DTYPES.items()))
     expect(path, "size in bytes", path.stat().st_size, HEADER.size + 12 * sequences + 8 * bounds)
     return CODE_DTYPES[code], sequences, bounds
 

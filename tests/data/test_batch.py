@@ -7,7 +7,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
-from mixtures import build, masker_of, texts
+from stores import build, masker_of, texts
 
 from distil.data.batch import HELDOUT_BUDGET, Batcher, PackedBatch, heldout_batches
 from distil.data.mixture import Mixture

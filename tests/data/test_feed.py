@@ -8,7 +8,7 @@ from dataclasses import fields
 
 import pytest
 import torch
-from mixtures import build, masker_of, texts
+from stores import build, masker_of, texts
 
 from distil.data.batch import Batcher, PackedBatch
 from distil.data.feed import AHEAD, Feed

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mixtures import SPECIAL, build, texts
+from stores import SPECIAL, build, texts
 
 from distil.data.masking import Masker
 from distil.data.mixture import Mixture
