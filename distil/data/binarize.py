@@ -26,6 +26,7 @@ from distil.data.draft import Draft
 from distil.data.pieces import Piece
 from distil.data.sources import Source
 from distil.data.store_writer import StoreWriter
+from distil.data.words import Encoder
 from distil.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 JOURNAL_SECONDS = 1.0  # of work that a kill can cost; what the disk is asked to hold costs time of its own
 AHEAD = 2  # pieces in hand for each worker, so that none waits for the writer
-_worker: tuple[Cutter, Any] | None = None  # of a worker process: made once, used for every piece
+_worker: tuple[Cutter, Encoder] | None = None  # of a worker process: made once, used for every piece
 
 
 def binarize(
@@ -193,9 +194,9 @@ def _cuts(cutter: Cutter, sources: list[Source], at: Progress, workers: int) -> 
         for number, piece in enumerate(sources[source].pieces(skip), skip)
     )
     if workers == 1:
-        backend = cutter.backend()
+        encoder = cutter.encoder()
         for source, number, piece in pieces:
-            yield source, number, cutter.cut(piece, backend)
+            yield source, number, cutter.cut(piece, encoder)
         return
     # Spawned, not forked: the caller may hold threads and locks of torch, which a forked child would find as they were.
     context = multiprocessing.get_context("spawn")
@@ -203,13 +204,22 @@ def _cuts(cutter: Cutter, sources: list[Source], at: Progress, workers: int) -> 
     waiting: deque[tuple[int, int, Future[Cut]]] = deque()
     try:
         for source, number, piece in pieces:
-            waiting.append((source, number, pool.submit(_cut_in_worker, piece)))
+            waiting.append((source, number, _submitted(pool, piece)))
             if len(waiting) > AHEAD * workers:
                 yield _settled(*waiting.popleft())
         while waiting:
             yield _settled(*waiting.popleft())
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _submitted(pool: ProcessPoolExecutor, piece: Piece) -> Future[Cut]:
+    """Hand out a piece. Processes that this starts inherit that interrupts are blocked: those are ours to handle."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(_cut_in_worker, piece)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _settled(source: int, number: int, cut: Future[Cut]) -> tuple[int, int, Cut]:
@@ -224,7 +234,6 @@ def _settled(source: int, number: int, cut: Future[Cut]) -> tuple[int, int, Cut]
 
 def _start_worker(cutter: Cutter) -> None:
     global _worker  # noqa: PLW0603 - what a process makes once
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to handle
     parent = multiprocessing.parent_process()
 
     def leave_with_parent() -> None:
@@ -232,9 +241,9 @@ def _start_worker(cutter: Cutter) -> None:
         os._exit(1)
 
     threading.Thread(target=leave_with_parent, daemon=True).start()
-    _worker = cutter, cutter.backend()
+    _worker = cutter, cutter.encoder()
 
 
 def _cut_in_worker(piece: Piece) -> Cut:
-    cutter, backend = _worker
-    return cutter.cut(piece, backend)
+    cutter, encoder = _worker
+    return cutter.cut(piece, encoder)

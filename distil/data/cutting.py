@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from distil.data.pieces import Piece
 from distil.data.store_meta import Origin, dtype_for
 from distil.data.tokenizer import fingerprint, special_ids, vocab_size
+from distil.data.words import TEXT_CHARACTERS, Encoder
 from distil.errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 _BATCH_TEXTS = 1000
-_BATCH_CHARACTERS = 1 << 19  # what the tokenizer keeps of a text takes a hundred times the room of its ids
 
 
 @dataclass
@@ -67,18 +66,6 @@ class Cut:
     report: BinarizeReport
 
 
-@dataclass
-class _Sequences:
-    """Sequences as they come, in as few arrays as there are batches."""
-
-    ids: list[np.ndarray] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-
-    def joined(self, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-        ids = np.concatenate(self.ids) if self.ids else np.empty(0, np.int64)
-        return ids.astype(dtype), np.array(self.sizes, dtype=np.int32)
-
-
 @dataclass(frozen=True)
 class Cutter:
     """Cuts pieces into sequences of ids, [CLS] first and [SEP] last; ``tokenizer`` is its serialised backend."""
@@ -102,50 +89,79 @@ class Cutter:
         origin = Origin(identity, special, vocab_size(tokenizer), max_length)
         return cls(tokenizer.backend_tokenizer.to_str(), origin, min_length, heldout_fraction)
 
-    def backend(self) -> Any:
-        """The tokenizer itself, which a process makes once."""
-        from tokenizers import Tokenizer
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the stored ids."""
+        return np.dtype(dtype_for(self.origin.vocab_size))
 
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # there are as many processes as there are to be
-        backend = Tokenizer.from_str(self.tokenizer)
-        backend.no_truncation()
-        backend.no_padding()
-        return backend
+    def encoder(self) -> Encoder:
+        """What turns texts into ids; a process makes it once."""
+        return Encoder(self.tokenizer, self.dtype)
 
-    def cut(self, piece: Piece, backend: Any) -> Cut:
+    def cut(self, piece: Piece, encoder: Encoder) -> Cut:
         """The usable sequences of a piece. Raises DataError on text that cannot be read or is no Unicode."""
-        report, kept, held = BinarizeReport(), _Sequences(), _Sequences()
+        report = BinarizeReport()
+        parts: dict[bool, list[tuple[np.ndarray, np.ndarray]]] = {False: [], True: []}
         try:
-            for texts, is_held in _batches(piece, self.heldout_fraction):
-                for encoded, kept_back in zip(_encode(backend, texts), is_held, strict=True):
-                    report.texts += 1
-                    report.heldout_texts += kept_back
-                    self._pieces_of(encoded, held if kept_back else kept, report)
+            for texts, held in _batches(piece, self.heldout_fraction):
+                ids, counts = encoder.encode(texts)
+                report.texts += len(texts)
+                report.heldout_texts += sum(held)
+                for is_held, part in self._sequences(ids, counts, np.array(held), report):
+                    parts[is_held].append(part)
         except OSError as error:
             raise DataError(f"{piece.name}: cannot be read ({error.strerror}); check the file") from error
-        except UnicodeEncodeError as error:
+        except (TypeError, UnicodeEncodeError) as error:
             where = f"{piece.name}: a text between {piece.offset} and {piece.end}"
             raise DataError(f"{where} is not valid Unicode ({error}); drop its lone surrogates") from error
-        dtype = np.dtype(dtype_for(self.origin.vocab_size))
-        (ids, sizes), (held_ids, held_sizes) = kept.joined(dtype), held.joined(dtype)
+        (ids, sizes), (held_ids, held_sizes) = (self._joined(parts[is_held]) for is_held in (False, True))
         report.sequences, report.tokens = sizes.size, ids.size
         report.heldout_sequences, report.heldout_tokens = held_sizes.size, held_ids.size
         return Cut(ids, sizes, held_ids, held_sizes, report)
 
-    def _pieces_of(self, ids: list[int], out: _Sequences, report: BinarizeReport) -> None:
-        special = self.origin.special_ids
-        cls, sep, unknown = special["cls"], special["sep"], special.get("unk")
+    def _joined(self, parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+        ids, sizes = ([part[i] for part in parts] for i in (0, 1))
+        return np.concatenate([np.empty(0, self.dtype), *ids]), np.concatenate([np.empty(0, np.int32), *sizes])
+
+    def _sequences(
+        self, ids_N: np.ndarray, counts_T: np.ndarray, held_T: np.ndarray, report: BinarizeReport
+    ) -> Iterator[tuple[bool, tuple[np.ndarray, np.ndarray]]]:  # fmt: skip
+        """(whether held out, (ids, sizes)) of the usable sequences of T texts with N ids in all, for both splits."""
         room = self.origin.max_length - 2
-        report.split += len(ids) > room
-        for start in range(0, max(len(ids), 1), room):
-            sequence = [cls, *ids[start : start + room], sep]
-            if len(sequence) < self.min_length:
-                report.dropped_short += 1
-            elif unknown is not None and 2 * sequence.count(unknown) >= len(sequence):
-                report.dropped_unknown += 1
-            else:
-                out.ids.append(np.array(sequence))
-                out.sizes.append(len(sequence))
+        pieces_T = np.maximum(-(-counts_T // room), 1)  # a text without ids is one piece, too short
+        report.split += int((counts_T > room).sum())
+        starts_T = np.cumsum(counts_T) - counts_T
+        text_P = np.repeat(np.arange(len(counts_T)), pieces_T)
+        within_P = (np.arange(len(text_P)) - np.repeat(np.cumsum(pieces_T) - pieces_T, pieces_T)) * room
+        starts_P = starts_T[text_P] + within_P
+        sizes_P = np.minimum(counts_T[text_P] - within_P, room)
+        long_P = sizes_P + 2 >= self.min_length
+        known_P = 2 * self._unknown(ids_N, starts_P, sizes_P) < sizes_P + 2
+        report.dropped_short += int((~long_P).sum())
+        report.dropped_unknown += int((long_P & ~known_P).sum())
+        held_P = held_T[text_P]
+        for is_held in (False, True):
+            usable_P = long_P & known_P & (held_P == is_held)
+            yield is_held, self._wrapped(ids_N[np.repeat(usable_P, sizes_P)], sizes_P[usable_P])
+
+    def _unknown(self, ids_N: np.ndarray, starts_P: np.ndarray, sizes_P: np.ndarray) -> np.ndarray:
+        """How many ids of each piece are of unknown words."""
+        unknown = self.origin.special_ids.get("unk")
+        if unknown is None:
+            return np.zeros(len(sizes_P), np.int64)
+        before_N1 = np.concatenate(([0], np.cumsum(ids_N == unknown)))
+        return before_N1[starts_P + sizes_P] - before_N1[starts_P]
+
+    def _wrapped(self, ids_N: np.ndarray, sizes_P: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The pieces with [CLS] before and [SEP] after each, back to back, and their sizes with these."""
+        ends_P = np.cumsum(sizes_P + 2)
+        out = np.empty(len(ids_N) + 2 * len(sizes_P), self.dtype)
+        inner = np.ones(len(out), dtype=bool)
+        for at_P, name in ((ends_P - sizes_P - 2, "cls"), (ends_P - 1, "sep")):
+            out[at_P] = self.origin.special_ids[name]
+            inner[at_P] = False
+        out[inner] = ids_N
+        return out, (sizes_P + 2).astype(np.int32)
 
 
 def _batches(piece: Piece, heldout_fraction: float) -> Iterator[tuple[list[str], list[bool]]]:
@@ -159,7 +175,7 @@ def _batches(piece: Piece, heldout_fraction: float) -> Iterator[tuple[list[str],
             texts.append(text)
             held.append(is_held)
             characters += len(text)
-            if len(texts) >= _BATCH_TEXTS or characters >= _BATCH_CHARACTERS:
+            if len(texts) >= _BATCH_TEXTS or characters >= TEXT_CHARACTERS:
                 yield texts, held
                 texts, held, characters = [], [], 0
     if texts:
@@ -169,26 +185,3 @@ def _batches(piece: Piece, heldout_fraction: float) -> Iterator[tuple[list[str],
 def _is_held_out(text: str, fraction: float) -> bool:
     digest = blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") < fraction * 2**64
-
-
-def _encode(backend: Any, texts: list[str]) -> Iterator[list[int]]:
-    """Ids of each text; a very long one goes through the tokenizer in portions, cut at spaces."""
-    if sum(map(len, texts)) < 2 * _BATCH_CHARACTERS:
-        yield from (encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False))
-        return
-    for text in texts:
-        ids: list[int] = []
-        for portion in _portions(text):
-            ids += backend.encode_batch_fast([portion], add_special_tokens=False)[0].ids
-        yield ids
-
-
-def _portions(text: str) -> Iterator[str]:
-    start = 0
-    while len(text) - start > _BATCH_CHARACTERS:
-        space = text.find(" ", start + _BATCH_CHARACTERS)
-        if space < 0:
-            break
-        yield text[start:space]
-        start = space
-    yield text[start:]

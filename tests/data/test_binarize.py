@@ -1,4 +1,4 @@
-"""Text to store: the recipe's rules exactly, the held-out split, input formats, and refusals from the command line."""
+"""Text to store: the recipe's rules exactly, the held-out split, workers, and refusals from the command line."""
 
 from __future__ import annotations
 
@@ -10,39 +10,35 @@ import subprocess
 import sys
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
+from letters import CLS, NUMBER, SEP, letters, stored, tokenizer_of_letters
+from stores import contents
 from transformers import BertTokenizerFast
 
-from distil.data import binarize as module
-from distil.data.binarize import binarize, read_dataset, read_text
+from distil.data import pieces, words
+from distil.data.binarize import binarize
+from distil.data.sources import files
 from distil.data.store import Store
 from distil.data.tokenizer import fingerprint
 from distil.errors import ConfigError, DataError
 
 ROOT = Path(__file__).parents[2]
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-CLS, SEP, A = 2, 3, 5
-NUMBER = {word: i for i, word in enumerate([*SPECIAL, *string.ascii_lowercase])}  # a letter a token; digits unknown
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> BertTokenizerFast:
-    return BertTokenizerFast(vocab=NUMBER)
+    return tokenizer_of_letters()
 
 
-def run(texts, tokenizer, prefix, **options):
-    return binarize(texts, tokenizer, prefix, progress=False, **options)
-
-
-def stored(prefix) -> list[list[int]]:
-    store = Store.open(prefix)
-    return [store.sequence(i).tolist() for i in range(len(store))]
-
-
-def letters(n: int, seed: int = 0) -> str:
-    return " ".join(random.Random(seed).choices(string.ascii_lowercase, k=n))
+def run(texts: list[str], tokenizer, prefix: Path, join: str = "lines", **options):
+    """Binarise texts, a line each, from a file beside the store, which is removed again."""
+    path = prefix.with_name(f"{prefix.name}.txt")
+    path.write_text("\n".join(texts) + "\n")
+    try:
+        return binarize(files([path], join=join), tokenizer, prefix, progress=False, **options)
+    finally:
+        path.unlink()
 
 
 def test_agrees_with_the_tokenizer(tmp_path, tokenizer):
@@ -63,7 +59,7 @@ def test_short_rule(tmp_path, tokenizer, raw, kept):
     """11 tokens, [CLS] and [SEP] included, are too few and 12 are enough."""
     report = run([letters(20), letters(raw), ""], tokenizer, tmp_path / "s")
     assert [len(ids) for ids in stored(tmp_path / "s")] == [22, 12][: 1 + kept]
-    assert report.dropped_short == 2 - kept  # the blank text is short too
+    assert report.dropped_short == 1 - kept and report.texts == 2  # a blank line is no text
 
 
 @pytest.mark.parametrize(("unknown", "kept"), [(9, True), (10, False), (18, False)])
@@ -74,21 +70,33 @@ def test_unknown_rule(tmp_path, tokenizer, unknown, kept):
 
 
 @pytest.mark.parametrize(
-    ("raw", "pieces", "short"),
+    ("raw", "cut", "short"),
     [(14, [14], 0), (15, [14], 1), (23, [14], 1), (24, [14, 10], 0), (28, [14, 14], 0), (38, [14, 14, 10], 0)],
 )
-def test_long_rule(tmp_path, tokenizer, raw, pieces, short):
+def test_long_rule(tmp_path, tokenizer, raw, cut, short):
     """With max_length 16, pieces hold 14 raw ids; each is closed again and its rest judged on its own."""
     text = letters(raw)
     ids = [NUMBER[letter] for letter in text.split()]
     report = run([text], tokenizer, tmp_path / "s", max_length=16)
-    expected = [[CLS, *ids[14 * k : 14 * k + size], SEP] for k, size in enumerate(pieces)]
+    expected = [[CLS, *ids[14 * k : 14 * k + size], SEP] for k, size in enumerate(cut)]
     assert stored(tmp_path / "s") == expected
     assert (report.dropped_short, report.split, report.texts) == (short, raw > 14, 1)
 
 
+def test_documents_are_packed_until_sequences_are_full(tmp_path, tokenizer):
+    # Sentences of 10 letters, 7 a document: with max_length 32, 30 + 30 + 10 ids, where lines give 7 times 10.
+    documents = [[letters(10, 10 * d + s) for s in range(7)] for d in range(5)]
+    lines = [line for document in documents for line in (*document, "")]
+    run(lines, tokenizer, tmp_path / "d", "documents", max_length=32)
+    run(lines, tokenizer, tmp_path / "l", "lines", max_length=32)
+    found = stored(tmp_path / "d")
+    assert [len(ids) for ids in found] == [32, 32, 12] * 5 and {len(ids) for ids in stored(tmp_path / "l")} == {12}
+    joined = [i for ids in found for i in ids[1:-1]]
+    assert joined == [NUMBER[letter] for document in documents for line in document for letter in line.split()]
+
+
 def test_tokenizer_with_truncation_and_padding_is_neither_obeyed_nor_changed(tmp_path):
-    tokenizer = BertTokenizerFast(vocab=NUMBER)
+    tokenizer = tokenizer_of_letters()
     tokenizer("a", truncation=True, max_length=20, padding="max_length")  # between the lengths of the texts below
     before = tokenizer.backend_tokenizer.to_str()
     assert '"max_length":20' in before and '"Fixed":20' in before
@@ -97,13 +105,26 @@ def test_tokenizer_with_truncation_and_padding_is_neither_obeyed_nor_changed(tmp
     assert tokenizer.backend_tokenizer.to_str() == before
 
 
-def test_rebuild_is_identical_whatever_the_batches(tmp_path, tokenizer, monkeypatch):
-    texts = [letters(20, i) for i in range(50)]
-    run(texts, tokenizer, tmp_path / "a")
-    monkeypatch.setattr(module, "_BATCH_CHARACTERS", 100)  # cuts the batches to three texts
-    run(iter(texts), tokenizer, tmp_path / "b")
-    for suffix in (".bin", ".idx", ".counts.npy", ".json"):
-        assert Path(f"{tmp_path}/a{suffix}").read_bytes() == Path(f"{tmp_path}/b{suffix}").read_bytes()
+def test_a_very_long_text_has_the_ids_of_the_whole(tmp_path, tokenizer, monkeypatch):
+    texts = [letters(5000, i) for i in range(3)]
+    run(texts, tokenizer, tmp_path / "whole")
+    monkeypatch.setattr(words, "TEXT_CHARACTERS", 1000)  # a text then goes through the tokenizer in portions
+    run(texts, tokenizer, tmp_path / "portions")
+    assert contents(tmp_path / "portions") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_the_bytes_are_the_same_for_any_number_of_workers(tmp_path, tokenizer, monkeypatch, workers):
+    texts = [letters(10 + i % 30, i) for i in range(600)]
+    run(texts, tokenizer, tmp_path / "whole", heldout_fraction=0.2)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 2000)  # a worker is told where its piece ends
+    for i in range(3):
+        (tmp_path / f"{i}.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts[i * 200 :][:200]))
+    how = {"heldout_fraction": 0.2, "workers": workers, "progress": False}
+    report = binarize(files([f"{tmp_path}/*.jsonl"]), tokenizer, tmp_path / "s", **how)
+    for name in ("", "-heldout"):
+        assert contents(f"{tmp_path}/s{name}") == contents(f"{tmp_path}/whole{name}")
+    assert report.texts == 600 and report.sequences + report.heldout_sequences == 600
 
 
 def test_heldout_split(tmp_path, tokenizer):
@@ -122,9 +143,13 @@ def test_heldout_split(tmp_path, tokenizer):
     assert abs(len(held) - 200) < 67
 
 
-def test_heldout_takes_whole_texts(tmp_path, tokenizer):
-    texts = [" ".join([letter] * 40) for letter in string.ascii_lowercase]  # each cut into 14 + 14 + 12
-    run(texts, tokenizer, tmp_path / "s", heldout_fraction=0.5, max_length=16)
+@pytest.mark.parametrize("join", ["lines", "documents"])
+def test_heldout_takes_whole_documents(tmp_path, tokenizer, join):
+    # A row of two lines, of one letter throughout; each line cut into 14 + 14 + 12.
+    rows = [json.dumps({"text": "\n".join([" ".join([letter] * 40)] * 2)}) for letter in string.ascii_lowercase]
+    (tmp_path / "r.jsonl").write_text("\n".join(rows))
+    how = {"heldout_fraction": 0.5, "max_length": 16, "progress": False}
+    binarize(files([tmp_path / "r.jsonl"], join=join), tokenizer, tmp_path / "s", **how)
     used = [{ids[1] for ids in stored(f"{tmp_path}/s{name}")} for name in ("", "-heldout")]
     assert used[0] and used[1] and not used[0] & used[1] and len(used[0] | used[1]) == 26
 
@@ -143,53 +168,25 @@ def test_both_stores_or_none(tmp_path, tokenizer):
     assert sorted(os.listdir(tmp_path)) == before
 
 
-def test_failing_input_leaves_nothing(tmp_path, tokenizer):
-    def broken():
-        yield from (letters(20, i) for i in range(1500))
-        raise KeyError("the source died")
-
-    with pytest.raises(KeyError):
-        run(broken(), tokenizer, tmp_path / "s", heldout_fraction=0.2)
-    for odd in ("a\ud800b", None):
-        with pytest.raises(DataError):
-            run([letters(20), odd], tokenizer, tmp_path / "s", heldout_fraction=0.2)
-    assert os.listdir(tmp_path) == []
+@pytest.mark.parametrize("workers", [1, 2])
+def test_failing_input_leaves_nothing(tmp_path, tokenizer, workers):
+    rows = [json.dumps({"text": letters(20, i)}) for i in range(1500)]
+    (tmp_path / "r.jsonl").write_text("\n".join([*rows, '{"text": "a\\ud800b"}']))
+    how = {"heldout_fraction": 0.2, "workers": workers, "progress": False}
+    with pytest.raises(DataError, match=r"r\.jsonl: a text between 0 and \d+ is not valid Unicode .* lone surrogates"):
+        binarize(files([tmp_path / "r.jsonl"]), tokenizer, tmp_path / "s", **how)
+    assert os.listdir(tmp_path) == ["r.jsonl"]
 
 
-@pytest.mark.parametrize("options", [{"max_length": 11}, {"heldout_fraction": 1.0}, {"min_length": 2}])
+@pytest.mark.parametrize(
+    "options", [{"max_length": 11}, {"heldout_fraction": 1.0}, {"min_length": 2}, {"workers": 0}]
+)  # fmt: skip
 def test_settings_are_checked(tmp_path, tokenizer, options):
     with pytest.raises(ConfigError):
         run([letters(20)], tokenizer, tmp_path / "s", **options)
 
 
-def test_text_lines(tmp_path):
-    (tmp_path / "a.txt").write_bytes("\ufeffcafé\r\n\n  \n two words \nlast".encode())
-    (tmp_path / "b").write_bytes(b"")
-    assert list(read_text([tmp_path / "a.txt", tmp_path / "b"])) == ["café", "two words", "last"]
-    (tmp_path / "latin").write_bytes(b"one\n\nna\xefve\n")
-    with pytest.raises(DataError, match="latin: line 3: byte 7 is not UTF-8"):
-        list(read_text([tmp_path / "latin"]))
-
-
-@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
-def test_records(tmp_path, suffix):
-    rows = {"body": ["first text", " second ", "", None], "n": [1, 2, 3, 4]}
-    path = tmp_path / f"r{suffix}"
-    if suffix == ".parquet":
-        datasets.Dataset.from_dict(rows).to_parquet(path)
-    else:
-        path.write_text("".join(json.dumps({"body": b, "n": n}) + "\n" for b, n in zip(*rows.values(), strict=True)))
-    assert list(read_text([path], "body")) == ["first text", "second"]
-    assert list(read_dataset(str(tmp_path), None, "train", "body")) == ["first text", "second"]
-    with pytest.raises(DataError, match=rf"r{suffix}: no column 'text'; its columns are body, n"):
-        list(read_text([path]))
-    with pytest.raises(DataError, match="holds int, not text"):
-        list(read_text([path], "n"))
-    (tmp_path / f"bad{suffix}").write_bytes(b'{"text": "a"}\n{"text": \n')
-    with pytest.raises(DataError, match=rf"bad{suffix}: cannot be read"):
-        list(read_text([tmp_path / f"bad{suffix}"]))
-    (tmp_path / f"none{suffix}").write_bytes(b"")
-    assert list(read_text([tmp_path / f"none{suffix}"])) == []
+# --- the command line ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +208,7 @@ def launch(place: Path, text: str, out: str, *options: str) -> subprocess.Comple
 
 
 def test_command_line(place):
-    done = launch(place, "good.txt", "runs/new/s", "--heldout_fraction", "0.3", "--max_length", "64")
+    done = launch(place, "g*.txt", "runs/new/s", "--heldout_fraction", "0.3", "--max_length", "64")
     assert (done.returncode, done.stderr) == (0, "")
     sizes = [len(Store.open(place / "runs/new" / name)) for name in ("s", "s-heldout")]
     assert sum(sizes) == 30 and all(sizes) and len(done.stdout.splitlines()) < 20
@@ -223,8 +220,8 @@ def test_command_line(place):
     [
         ("empty.txt", "no usable sequence"),
         ("short.txt", "no usable sequence"),
-        ("latin.txt", "line 1: byte 2 is not UTF-8"),
-        ("torn.jsonl", "torn.jsonl: cannot be read"),
+        ("latin.txt", "line 1, byte 2 is not UTF-8"),
+        ("torn.jsonl", "torn.jsonl: the row at byte 14 is not JSON"),
         ("missing.txt", "no such file"),
         ("tok", "is a folder"),
         ("good.txt", "exists already"),
@@ -238,4 +235,4 @@ def test_bad_input_is_one_line_and_exit_code_65(place, text, reason):
     assert done.returncode == 65
     assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("error: ") and reason in done.stderr
     assert {path: path.stat().st_mtime_ns for path in place.glob("**/*bad*")} == before
-    assert len(before) == (4 if text == "good.txt" else 0)
+    assert len(before) == (5 if text == "good.txt" else 0)
