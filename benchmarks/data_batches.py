@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import data_corpus as corpus
 import torch
@@ -81,20 +82,21 @@ def by_parts(batcher: Batcher, numbers: range) -> dict[str, float]:
     """Seconds a micro-batch that each part takes; together what ``Batcher.batch`` does, check of the plan included."""
     taken: dict[str, float] = {}
 
-    def timed(part: str, step: Callable[[], object]) -> object:
+    def timed(part: str, step: Callable[..., Any], *arguments: object) -> Any:
         began = time.perf_counter()
-        result = step()
+        result = step(*arguments)
         taken[part] = taken.get(part, 0.0) + (time.perf_counter() - began) / len(numbers)
         return result
 
     plan, store = batcher.mixture.plans[0], batcher.mixture.stores[0]
     for number in numbers:
         batcher.mixture.locate(number)
-        places, _ = timed("plan", lambda: (plan.places(number), plan.tokens(number)))
-        ids_N, lengths_B = timed("gather", lambda: store.gather(store.at(places)))
-        rng = timed("random generator", lambda: generator("masks", batcher.seed, number))
-        inputs_N, labels_N = timed("mask", lambda: batcher.masker.mask(ids_N, rng))
-        timed("pack", lambda: PackedBatch.pack(inputs_N, labels_N, lengths_B))
+        places = timed("plan", plan.places, number)
+        timed("plan", plan.tokens, number)
+        ids_N, lengths_B = timed("gather", store.gather, timed("gather", store.at, places))
+        rng = timed("random generator", generator, "masks", batcher.seed, number)
+        inputs_N, labels_N = timed("mask", batcher.masker.mask, ids_N, rng)
+        timed("pack", PackedBatch.pack, inputs_N, labels_N, lengths_B)
     return taken
 
 
@@ -103,6 +105,8 @@ def check(batch: PackedBatch) -> int:
     bounds = batch.cu_seqlens_B1.long()
     ids_N = torch.where(batch.labels_N == IGNORED, batch.input_ids_N, batch.labels_N)
     assert bounds[0] == 0 and int(bounds.diff().sum()) == len(ids_N) <= corpus.BUDGET
-    assert (ids_N[bounds[:-1]] == corpus.SPECIAL["cls"]).all() and (ids_N[bounds[1:] - 1] == corpus.SPECIAL["sep"]).all()
+    assert (ids_N[bounds[:-1]] == corpus.SPECIAL["cls"]).all() and (
+        ids_N[bounds[1:] - 1] == corpus.SPECIAL["sep"]
+    ).all()
     assert not (ids_N == corpus.SPECIAL["pad"]).any()
     return len(ids_N)

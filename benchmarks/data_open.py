@@ -45,11 +45,21 @@ def report(folder: Path) -> list[str]:
         ["Store.open", f"{opening * 1e3:.1f} ms", "", ""],
         ["the plan (Mixture)", f"{planning * 1e3:.1f} ms", "", ""],
         ["both", f"{together * 1e3:.1f} ms", f"< {WANTED_SECONDS:.0f} s", verdict(together, WANTED_SECONDS, False)],
-        ["resident growth", f"{grown / MB:.1f} MB", f"< {WANTED_BYTES / MB:.0f} MB", verdict(grown, WANTED_BYTES, False)],
+        [
+            "resident growth",
+            f"{grown / MB:.1f} MB",
+            f"< {WANTED_BYTES / MB:.0f} MB",
+            verdict(grown, WANTED_BYTES, False),
+        ],
         ["resident in all, with Python, numpy and torch", f"{whole / MB:.0f} MB", "", ""],
         [f"public way, {listed / 1e6:.1f} M tokens: unpickling", f"{theirs:.2f} s", "", ""],
         ["resident growth", f"{held / MB:.1f} MB", "", ""],
-        ["extrapolated to 10^9 tokens: unpickling", f"{list_seconds:.1f} s", "", f"ours 1/{list_seconds / together:,.0f}"],
+        [
+            "extrapolated to 10^9 tokens: unpickling",
+            f"{list_seconds:.1f} s",
+            "",
+            f"ours 1/{list_seconds / together:,.0f}",
+        ],
         ["resident growth", f"{list_bytes / MB:,.0f} MB", "", f"ours 1/{list_bytes / grown:,.0f}"],
     ]
     return [

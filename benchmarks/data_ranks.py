@@ -32,8 +32,8 @@ def report(folder: Path) -> list[str]:
             rows.append([f"ours, {stage}: {what}", f"{size / MB:,.0f} MB", f"1/{lists / size:,.0f}"])
     return [
         f"{RANKS} processes, each with the store open and its quarter of {COUNT:,} consecutive micro-batches of "
-        f"{corpus.BUDGET:,} tokens assembled, all alive when measured; growth of all together, in all that a rank does: "
-        "store, plan, masks, batches.",
+        f"{corpus.BUDGET:,} tokens assembled, all alive when measured; growth of all together, in all that a rank "
+        "does: store, plan, masks, batches.",
         "",
         *table("what | figure | ratio", rows),
     ]

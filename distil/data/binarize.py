@@ -7,34 +7,25 @@ by however many workers it was made.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distil.data.cutting import BinarizeReport, Cut, Cutter
+from distil.data.cutting import BinarizeReport, Cutter
 from distil.data.draft import Draft
 from distil.data.pieces import Piece
 from distil.data.sources import Source
 from distil.data.store_writer import StoreWriter
-from distil.data.words import Encoder
+from distil.data.workers import cut_all
 from distil.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 JOURNAL_SECONDS = 1.0  # of work that a kill can cost; what the disk is asked to hold costs time of its own
-AHEAD = 2  # pieces in hand for each worker, so that none waits for the writer
-_worker: tuple[Cutter, Encoder] | None = None  # of a worker process: made once, used for every piece
 
 
 def binarize(
@@ -146,7 +137,7 @@ class _Build:
         noted = time.monotonic()
         try:
             with bar:
-                for source, number, cut in _cuts(self._cutter, self._sources, at, workers):
+                for (source, number), cut in cut_all(self._cutter, self._pieces_left(), workers):
                     writers["store"].append(cut.ids, cut.sizes)
                     if "heldout" in writers:
                         writers["heldout"].append(cut.heldout_ids, cut.heldout_sizes)
@@ -163,6 +154,14 @@ class _Build:
             for writer in writers.values():
                 writer.close()
         self._note(None)
+
+    def _pieces_left(self) -> Iterator[tuple[tuple[int, int], Piece]]:
+        """((source, number within it), piece) from where the build stands now."""
+        first, skip = self.progress.source, self.progress.piece
+        for source, of in enumerate(self._sources[first:], first):
+            for number, piece in enumerate(of.pieces(skip), skip):
+                yield (source, number), piece
+            skip = 0
 
     def _note(self, writers: dict[str, StoreWriter] | None) -> None:
         """Write the journal; without writers, that all is sealed."""
@@ -183,67 +182,3 @@ class _Build:
                     f"{report.dropped_short} pieces shorter than {self._cutter.min_length} tokens, "
                     f"{report.dropped_unknown} at least half unknown; give more text, or another tokenizer"
                 )
-
-
-def _cuts(cutter: Cutter, sources: list[Source], at: Progress, workers: int) -> Iterator[tuple[int, int, Cut]]:
-    """(source, piece within it, what became of it) for all pieces from a position on, in order."""
-    pieces = (
-        (source, number, piece)
-        for source in range(at.source, len(sources))
-        for skip in [at.piece if source == at.source else 0]
-        for number, piece in enumerate(sources[source].pieces(skip), skip)
-    )
-    if workers == 1:
-        encoder = cutter.encoder()
-        for source, number, piece in pieces:
-            yield source, number, cutter.cut(piece, encoder)
-        return
-    # Spawned, not forked: the caller may hold threads and locks of torch, which a forked child would find as they were.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(cutter,))
-    waiting: deque[tuple[int, int, Future[Cut]]] = deque()
-    try:
-        for source, number, piece in pieces:
-            waiting.append((source, number, _submitted(pool, piece)))
-            if len(waiting) > AHEAD * workers:
-                yield _settled(*waiting.popleft())
-        while waiting:
-            yield _settled(*waiting.popleft())
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _submitted(pool: ProcessPoolExecutor, piece: Piece) -> Future[Cut]:
-    """Hand out a piece. Processes that this starts inherit that interrupts are blocked: those are ours to handle."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        return pool.submit(_cut_in_worker, piece)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _settled(source: int, number: int, cut: Future[Cut]) -> tuple[int, int, Cut]:
-    try:
-        return source, number, cut.result()
-    except BrokenProcessPool as error:
-        raise DataError(
-            "a worker process died, for want of memory perhaps; run the same command again, with fewer --workers: "
-            "it goes on from where it was"
-        ) from error
-
-
-def _start_worker(cutter: Cutter) -> None:
-    global _worker  # noqa: PLW0603 - what a process makes once
-    parent = multiprocessing.parent_process()
-
-    def leave_with_parent() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=leave_with_parent, daemon=True).start()
-    _worker = cutter, cutter.encoder()
-
-
-def _cut_in_worker(piece: Piece) -> Cut:
-    cutter, encoder = _worker
-    return cutter.cut(piece, encoder)

@@ -165,8 +165,8 @@ def test_chunks_change_the_rounding_of_sums_alone():
         with using("kernel", chunk_rows):
             outcomes.append(s.run(temperature=2.0))
     for other in outcomes[1:]:
-        # A row's gradient is of its own logits; products of other shapes sum in another order, on some CPUs strictly one
-        # after the other: of 1,001 addends each order rounds by some sqrt(1001) = 32 units of the largest.
+        # A row's gradient is of its own logits; products of other shapes sum in another order, on some CPUs strictly
+        # one after the other: of 1,001 addends each order rounds by some sqrt(1001) = 32 units of the largest.
         for name in ("hidden", "weight", "bias"):
             one, first = getattr(other, name), getattr(outcomes[0], name)
             assert float((one - first).abs().max()) <= 2 * 32 * 2**-24 * float(first.abs().max())
