@@ -70,7 +70,7 @@ def prepare_stores(recipe: Recipe, teacher: str) -> None:
     else:
         tokenizer = None
     for store in sum(_open(recipe, tokenizer), []):
-        if store.tokens * store.sizes.itemsize <= CHECKED_BYTES:
+        if store.bytes <= CHECKED_BYTES:
             store.verify()
 
 

@@ -104,16 +104,13 @@ class Cutter:
         parts: dict[bool, list[tuple[np.ndarray, np.ndarray]]] = {False: [], True: []}
         try:
             for texts, held in _batches(piece, self.heldout_fraction):
-                ids, counts = encoder.encode(texts)
+                ids, counts = _encoded(encoder, texts, piece)
                 report.texts += len(texts)
                 report.heldout_texts += sum(held)
                 for is_held, part in self._sequences(ids, counts, np.array(held), report):
                     parts[is_held].append(part)
         except OSError as error:
             raise DataError(f"{piece.name}: cannot be read ({error.strerror}); check the file") from error
-        except (TypeError, UnicodeEncodeError) as error:
-            where = f"{piece.name}: a text between {piece.offset} and {piece.end}"
-            raise DataError(f"{where} is not valid Unicode ({error}); drop its lone surrogates") from error
         (ids, sizes), (held_ids, held_sizes) = (self._joined(parts[is_held]) for is_held in (False, True))
         report.sequences, report.tokens = sizes.size, ids.size
         report.heldout_sequences, report.heldout_tokens = held_sizes.size, held_ids.size
@@ -162,6 +159,14 @@ class Cutter:
             inner[at_P] = False
         out[inner] = ids_N
         return out, (sizes_P + 2).astype(np.int32)
+
+
+def _encoded(encoder: Encoder, texts: list[str], piece: Piece) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        return encoder.encode(texts)
+    except (TypeError, UnicodeEncodeError) as error:
+        where = f"{piece.name}: a text between {piece.offset} and {piece.end}"
+        raise DataError(f"{where} is not valid Unicode ({error}); drop its lone surrogates") from error
 
 
 def _batches(piece: Piece, heldout_fraction: float) -> Iterator[tuple[list[str], list[bool]]]:

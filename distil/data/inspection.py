@@ -29,14 +29,13 @@ def inspect(store: Store, tokenizer: PreTrainedTokenizerFast | None) -> Iterator
 
 def _sizes(store: Store) -> Iterator[str]:
     meta, sequences = store.meta, store.lengths.sequences
-    files = store.tokens * np.dtype(meta.dtype).itemsize / 2**20
     special = ", ".join(f"{name} {i}" for name, i in sorted(meta.special_ids.items(), key=lambda item: item[1]))
     rows = {
         "store": store.prefix,
         "sequences": f"{len(store):,}"
         + (f", {len(store) - sequences:,} of them empty" if len(store) > sequences else ""),
         "tokens": f"{store.tokens:,}, {store.tokens / sequences:.1f} a sequence",
-        "ids": f"{files:,.1f} MiB of {meta.dtype}, vocabulary {meta.vocab_size:,}",
+        "ids": f"{store.bytes / 2**20:,.1f} MiB of {meta.dtype}, vocabulary {meta.vocab_size:,}",
         "tokenizer": f"{meta.tokenizer['name']} ({meta.tokenizer['fingerprint'][:12]}); {special}",
         "fingerprint": store.fingerprint,
     }

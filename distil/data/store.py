@@ -82,6 +82,11 @@ class Store:
         return self.meta.tokens
 
     @property
+    def bytes(self) -> int:
+        """Bytes of its ids on disk."""
+        return self.tokens * self._ids.itemsize
+
+    @property
     def fingerprint(self) -> str:
         """16 hex digits that identify the store's contents and the tokenizer that made them."""
         parts = [*(self.meta.sha256[key] for key in ("bin", "idx", "counts")), self.meta.tokenizer["fingerprint"]]
