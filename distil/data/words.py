@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 import os
+from array import array
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-WORDS = 1 << 18  # kept at most; then the dictionary begins anew, so that memory stays flat
+WORDS = 1 << 17  # of each of two generations: memory stays flat, and words that come often are never forgotten
 WORD_CHARACTERS = 32  # longer ones hardly come again
 TEXT_CHARACTERS = 1 << 19  # what a tokenizer keeps of a text takes a hundred times the room of its ids
 
@@ -65,12 +66,16 @@ class _Words(dict[str, bytes]):
 
     def __init__(self, backend: Any, dtype: np.dtype) -> None:
         super().__init__()
-        self._backend, self._dtype = backend, dtype
+        self._backend, self._code = backend, dtype.char
+        self._older: dict[str, bytes] = {}
 
     def __missing__(self, word: str) -> bytes:
-        ids = np.array(self._backend.encode(word, add_special_tokens=False).ids, self._dtype).tobytes()
+        ids = self._older.get(word)
+        if ids is None:
+            ids = array(self._code, self._backend.encode(word, add_special_tokens=False).ids).tobytes()
         if len(word) <= WORD_CHARACTERS:
             if len(self) >= WORDS:
+                self._older = dict(self)
                 self.clear()
             self[word] = ids
         return ids

@@ -79,7 +79,8 @@ def test_memory_of_words_is_bounded(monkeypatch):
     encoder = Encoder(tokenizer_of_letters().backend_tokenizer.to_str(), np.dtype(np.uint16))
     text = letters(500)
     assert encoder.encode([text])[0].tolist() == [NUMBER[letter] for letter in text.split()]
-    assert len(encoder._words) <= 10
+    assert len(encoder._words) <= 10 and len(encoder._words._older) <= 10
+    assert encoder.encode(["a b", "a"])[0].tolist() == [NUMBER["a"], NUMBER["b"], NUMBER["a"]]
 
 
 @pytest.mark.parametrize("text", ["a\ud800b", "ab \udfff"])
