@@ -1,7 +1,8 @@
 """Errors a user can cause, the exit code of each, and how a program ends with one.
 
 Exit codes follow sysexits(3) where it has a word for the matter, so a scheduler can act on them:
-65 bad data, 70 failure at run time, 78 bad configuration; 130 as a shell has it for an interrupt.
+65 bad data, 70 failure at run time, 78 bad configuration; 130 and 141 as a shell has them for an interrupt and a
+closed pipe.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import NoReturn
 EXIT_DATA = 65
 EXIT_RUNTIME = 70
 EXIT_CONFIG = 78
+EXIT_PIPE = 141
 SECONDS_FOR_RANK_0 = 3
 
 
@@ -60,6 +62,9 @@ def run(main: Callable[[], int | None]) -> int:
         if rank == 0:
             print("interrupted", file=sys.stderr, flush=True)
         return 130
+    except BrokenPipeError:  # whoever read our output has had enough of it, as head has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE
     except Exception as error:  # noqa: BLE001 - the last stop before the shell
         traceback.print_exc()
         print(f"error: rank {rank}: {type(error).__name__}: {one_line(error)}", file=sys.stderr, flush=True)

@@ -21,7 +21,7 @@ from distil.folder import building, prepared
 
 FROM_RECIPE = "recipe:"
 HELDOUT_FRACTION = 0.05
-CHECKED_BYTES = 1 << 34  # at a gigabyte a second or so: hardly to be noticed before hours of training
+CHECKED_BYTES = 1 << 34  # of all stores: half a minute or so, hardly to be noticed before hours of training
 
 
 def sample_encoder(name: str) -> Path:
@@ -61,7 +61,7 @@ def sample_store(name: str, tokenizer: transformers.PreTrainedTokenizerBase, max
 def prepare_stores(recipe: Recipe, teacher: str) -> None:
     """Make stores of samples and check what all stores hold; one rank does this before all open them.
 
-    Raises DataError for damage. A store of more than CHECKED_BYTES is not read: its checksums take ``binarize verify``.
+    Raises DataError for damage. Beyond CHECKED_BYTES stores are not read: ``binarize verify`` does that.
     """
     if any(prefix.startswith(samples.PREFIX) for prefix, _ in recipe.data.stores):
         tokenizer = load_tokenizer(teacher)
@@ -69,9 +69,11 @@ def prepare_stores(recipe: Recipe, teacher: str) -> None:
             _resolved(prefix, tokenizer, recipe.data.max_length)
     else:
         tokenizer = None
+    left = CHECKED_BYTES
     for store in sum(_open(recipe, tokenizer), []):
-        if store.bytes <= CHECKED_BYTES:
+        if store.bytes <= left:
             store.verify()
+            left -= store.bytes
 
 
 def recipe_digest(recipe: Recipe) -> str:

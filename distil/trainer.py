@@ -29,9 +29,9 @@ class Trainer:
     ) -> None:
         self._job, self._engine, self._ranks = job, engine, ranks
         self._checkpoints, self._monitor, self._at = checkpoints, monitor, position
-        self._feed = Feed(job.batcher().batch, self._numbers(), ranks.device)
         self._lost = 0
         self._heldout = heldout_batches(job.heldout, job.recipe.run.heldout_tokens)
+        self._feed = Feed(job.batcher().batch, self._numbers(), ranks.device)
         self._start_clock()
 
     def train(self) -> Position:

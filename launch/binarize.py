@@ -24,12 +24,8 @@ def _parser(command: str = "") -> options.Parser:
 def _add_build(parser: argparse.ArgumentParser) -> None:
     source = parser.add_argument_group("input, one of --text and --dataset")
     one = source.add_mutually_exclusive_group(required=True)
-    one.add_argument(
-        "--text",
-        nargs="+",
-        metavar="FILE",
-        help="files or patterns: UTF-8 text, .jsonl, .json, .parquet; also .gz, .zst, .bz2",
-    )
+    kinds = "files or patterns: UTF-8 text or .jsonl, also as .gz, .zst, .bz2; .json, .parquet"
+    one.add_argument("--text", nargs="+", metavar="FILE", help=kinds)
     one.add_argument("--dataset", metavar="NAME", help="name of a dataset on the hub, or a folder of one")
     source.add_argument("--dataset_config", metavar="C", help="its configuration, where it has several")
     source.add_argument("--split", default="train", help="its split")

@@ -110,3 +110,11 @@ errors.leave({code})
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (result.returncode, result.stdout, result.stderr) == (code, "said", "")
+
+
+def test_a_closed_pipe_ends_a_program_quietly():
+    code = "import sys; from distil.errors import run\nsys.exit(run(lambda: [print(i) for i in range(10**6)] and None))"
+    program = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert program.stdout.readline() == "0\n"
+    program.stdout.close()  # as head does
+    assert program.stderr.read() == "" and program.wait(timeout=60) == 141

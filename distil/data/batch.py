@@ -87,9 +87,11 @@ def heldout_batches(stores: Sequence[Store], at_most: int) -> list[PackedBatch]:
     for store in stores:
         masker = Masker.from_counts(store.token_counts, store.meta.special_ids, **HELDOUT_MASKING)
         share = at_most // len(stores)
-        sizes = store.sizes[:share]  # each sequence has a token at least: no more of them can be needed
-        taken = max(1, int(np.searchsorted(np.cumsum(sizes, dtype=np.int64), share, side="right")))
-        order = np.argsort(store.sizes[:taken], kind="stable")
+        sizes = store.sizes[: max(1, share)]  # a token each, so no more of them are needed; but for empty ones
+        first = np.flatnonzero(sizes)
+        taken = max(1, int(np.searchsorted(np.cumsum(sizes[first], dtype=np.int64), share, side="right")))
+        order = first[:taken][np.argsort(sizes[first[:taken]], kind="stable")]
+        taken = len(order)
         start = 0
         while start < taken:
             budget = max(HELDOUT_BUDGET, store.sizes[order[start]])

@@ -7,7 +7,6 @@ by however many workers it was made.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distil.data.cutting import BinarizeReport, Cutter
-from distil.data.draft import Draft
+from distil.data.draft import Draft, refuse_heldout
 from distil.data.pieces import Piece
 from distil.data.sources import Source
 from distil.data.store_writer import StoreWriter
@@ -25,6 +24,7 @@ from distil.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+RULES = 1  # of cutting and joining; another number where they change, as a build must not go on under other rules
 JOURNAL_SECONDS = 1.0  # of work that a kill can cost; what the disk is asked to hold costs time of its own
 
 
@@ -57,11 +57,8 @@ def binarize(
     outputs = {"store": prefix}
     if heldout_fraction:
         outputs["heldout"] = f"{prefix}-heldout"
-    elif os.path.exists(f"{prefix}-heldout.json"):
-        raise DataError(
-            f"{prefix}-heldout: a held-out store of another build, whose texts {prefix} would now train on; "
-            "remove it, hold out again, or choose another --out"
-        )
+    else:
+        refuse_heldout(prefix)
     cutter = Cutter.of(tokenizer, max_length, min_length, heldout_fraction)
     with Draft(outputs, overwrite) as draft:
         build = _Build(draft, cutter, list(sources), outputs, overwrite)
@@ -92,8 +89,7 @@ class _Build:
             "tokenizer": cutter.origin.tokenizer["fingerprint"],
             **{name: getattr(cutter, name) for name in ("min_length", "heldout_fraction")},
             "max_length": cutter.origin.max_length,
-            "join": [source.join for source in sources],
-            "text_field": [source.text_field for source in sources],
+            "rules": RULES,
         }
         self._states = [source.state() for source in sources]
         self.progress = Progress()
@@ -112,12 +108,15 @@ class _Build:
 
     def _differs(self, journal: dict[str, Any]) -> str:
         """How this build's settings, or the inputs that it has read, differ from those that the journal names."""
+        identity = journal.get("identity", {})
         for name, now in self._identity.items():
-            if journal["identity"].get(name) != now:
-                return f"{name}: {journal['identity'].get(name)} there, {now} here"
-        for then, now in zip(journal["states"], self._states[: len(journal["states"])], strict=False):
+            if identity.get(name) != now:
+                return f"{name}: {identity.get(name)} there, {now} here"
+        for then, now in zip(journal["states"], self._states, strict=False):
+            if then[0] != now[0]:
+                return f"input: {then[0]}, not {now[0]}"
             if then != now:
-                return f"input: {then[0]}, {'which has changed' if then[0] == now[0] else f'not {now[0]}'}"
+                return f"input: {then[0]}, which has changed, or is read in another way"
         if len(journal["states"]) > len(self._states) or (journal.get("sealed") and journal["all"] != self._states):
             return "input: other files"
         return ""

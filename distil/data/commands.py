@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from distil.data import joining
 from distil.data.inspection import inspect
 from distil.data.store import Store
-from distil.data.tokenizer import load_tokenizer
+from distil.data.tokenizer import fingerprint, load_tokenizer
 from distil.errors import DataError
 
 if TYPE_CHECKING:
@@ -16,10 +16,16 @@ if TYPE_CHECKING:
 
 
 def _adopt_plain(prefixes: list[str], tokenizer: str | None) -> Iterator[str]:
+    """Where a tokenizer is given, make plain pairs stores by it and hold finished stores against it."""
+    if tokenizer is None:
+        return
+    loaded = load_tokenizer(tokenizer)
     for prefix in prefixes:
-        if tokenizer is not None and joining.is_plain(prefix):
-            joining.adopt(prefix, load_tokenizer(tokenizer))
+        if joining.is_plain(prefix):
+            joining.adopt(prefix, loaded)
             yield f"{prefix}: adopted, with tokenizer {tokenizer}"
+        else:
+            Store.open(prefix).check_tokenizer(fingerprint(loaded), tokenizer)
 
 
 def inspect_store(prefixes: list[str], tokenizer: str | None) -> Iterator[str]:
@@ -29,9 +35,11 @@ def inspect_store(prefixes: list[str], tokenizer: str | None) -> Iterator[str]:
     loaded: PreTrainedTokenizerFast | None = None
     try:
         loaded = load_tokenizer(tokenizer or store.meta.tokenizer["name"])
+        store.check_tokenizer(fingerprint(loaded), str(loaded.name_or_path))
     except DataError as error:
         if tokenizer is not None:
             raise
+        loaded = None
         yield f"tokens are shown as ids: {error}; give its folder with --tokenizer\n"
     yield from inspect(store, loaded)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from distil.data.draft import Draft
+from distil.data.draft import Draft, refuse_heldout
 from distil.data.store import Store, read_header, refusing
 from distil.data.store_meta import SUFFIXES, Origin
 from distil.data.store_writer import StoreWriter, seal, sizes_of
@@ -29,25 +29,33 @@ def merge(prefixes: Sequence[str], out: str, overwrite: bool = False) -> Store:
     """
     if len(prefixes) < 2 or len(set(prefixes)) < len(prefixes):
         raise ConfigError(f"merge takes two stores or more, each once, not {' '.join(prefixes)}")
+    if Path(out) in map(Path, prefixes):
+        raise ConfigError(f"merge cannot write {out}, which it reads; choose another --out")
     stores = [Store.open(prefix) for prefix in prefixes]
     first = stores[0].meta
     for store in stores[1:]:
         store.check_tokenizer(first.tokenizer["fingerprint"], f"{first.tokenizer['name']} of {stores[0].prefix}")
+    out = str(Path(out))
+    refuse_heldout(out)
     longest = max(store.meta.max_length for store in stores)
     origin = Origin(first.tokenizer, first.special_ids, first.vocab_size, longest)
-    out = str(Path(out))
+    identity = {"merge": [store.fingerprint for store in stores]}
     with Draft({"store": out}, overwrite) as draft:
-        draft.begin_anew(overwrite)
-        writer = StoreWriter(draft, "store", origin)
-        try:
-            for store in stores:
-                for ids, sizes in _runs(store):
-                    writer.append(ids, sizes)
-            writer.seal()
-        finally:
-            writer.close()
-        draft.publish()
+        if not draft.sealed_for(identity):
+            draft.begin_anew(overwrite)
+            _append_all(stores, StoreWriter(draft, "store", origin))
+        draft.publish(identity)
     return Store.open(out)
+
+
+def _append_all(stores: Sequence[Store], writer: StoreWriter) -> None:
+    try:
+        for store in stores:
+            for ids, sizes in _runs(store):
+                writer.append(ids, sizes)
+        writer.seal()
+    finally:
+        writer.close()
 
 
 def _runs(store: Store) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -85,10 +93,11 @@ def adopt(prefix: str, tokenizer: PreTrainedTokenizerFast, overwrite: bool = Fal
     identity = {"name": str(tokenizer.name_or_path), "fingerprint": fingerprint(tokenizer)}
     origin = Origin(identity, special_ids(tokenizer), vocab_size(tokenizer), longest)
     with Draft({"store": prefix}, overwrite=True) as draft:
-        draft.begin_anew(overwrite)
-        with draft.writing():
-            seal(prefix + ".bin", prefix + ".idx", str(draft.path("store")), origin)
-        draft.publish()
+        if not draft.sealed_for({"adopt": identity}):
+            draft.begin_anew(overwrite)
+            with draft.writing():
+                seal(prefix + ".bin", prefix + ".idx", str(draft.path("store")), origin)
+        draft.publish({"adopt": identity})
     return Store.open(prefix)
 
 

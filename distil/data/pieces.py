@@ -79,7 +79,7 @@ class Piece:
                 row = json.loads(line) if line.strip() else None
             except UnicodeDecodeError as error:
                 raise self._not_utf8(raw, error, at) from error
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(f"{self.name}: the row at byte {self.offset + at} is not JSON ({error})") from error
             if line.strip():
                 if not isinstance(row, dict):

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from distil.data.pieces import PIECE_BYTES, Piece, ends, streamed, text_of
+from distil.data.store import refusing
 from distil.errors import DataError, one_line
 
-JOINS = ("lines", "documents")
 _COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 _RECORDS = {".json": "json", ".parquet": "parquet"}
 
@@ -29,11 +29,13 @@ class Source:
     dataset: tuple[tuple[str, Any], ...] = ()
 
     def state(self) -> list[Any]:
-        """What tells whether it is still the same: name, size and time of change of a file."""
+        """What tells whether it is still the same: how it is read, and size and time of change of a file."""
+        how = [self.name, self.join, self.text_field]
         if self.dataset:
-            return [self.name, *map(list, self.dataset)]
-        status = os.stat(self.name)
-        return [self.name, status.st_size, status.st_mtime_ns]
+            return [*how, *map(list, self.dataset)]
+        with refusing(self.name, "read", "check the file and its permissions"):
+            status = os.stat(self.name)
+        return [*how, status.st_size, status.st_mtime_ns]
 
     def pieces(self, skip: int = 0) -> Iterator[Piece]:
         """All pieces but the first ``skip``. Raises DataError for what cannot be read."""
@@ -92,10 +94,13 @@ def files(patterns: Sequence[str | Path], text_field: str = "text", join: str = 
         if not found:
             kind = "no file fits" if glob.has_magic(pattern) else "no such file"
             raise DataError(f"{pattern}: {kind}; name text, .jsonl or .parquet files")
-        names += [name for name in found if name not in names]
+        names += found
+    names = list(dict.fromkeys(names))
     for name in names:
-        if not os.path.isfile(name):
+        if os.path.isdir(name):
             raise DataError(f"{name}: is a folder; name the files in it, '{name}/*' for all of them")
+        if not os.path.isfile(name):
+            raise DataError(f"{name}: is no regular file, which could be read again; write it to one")
         if not os.access(name, os.R_OK):
             raise DataError(f"{name}: cannot be read; check its permissions")
     return [Source(name, join, text_field) for name in names]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from collections.abc import Callable
@@ -62,7 +63,12 @@ _SCHEMA: dict[str, Callable[[Any], bool]] = {
     "bounds": _is_count,
     "lengths": _is_lengths,
     "sha256": lambda value: _is_texts(value, {"bin", "idx", "order", "counts"}),
+    "checksum": lambda value: isinstance(value, str),
 }
+
+
+def _checksum(fields: dict[str, str]) -> str:
+    return hashlib.sha256("".join(f"{name}={value}\n" for name, value in fields.items()).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -96,8 +102,9 @@ class StoreMeta:
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
-        """Canonical JSON; it ends in its closing brace, so that a file cut by even one byte cannot be parsed."""
+        """Canonical JSON with a checksum of itself, ending in its closing brace, so that no cut can be parsed."""
         fields = {name: json.dumps(value, sort_keys=True) for name, value in sorted(asdict(self).items())}
+        fields["checksum"] = json.dumps(_checksum(fields))
         return "{\n" + ",\n".join(f' "{name}": {value}' for name, value in fields.items()) + "\n}"
 
     @classmethod
@@ -124,6 +131,9 @@ class StoreMeta:
         if raw["dtype"] == "uint16":
             expect(path, "dtype for its vocabulary", raw["dtype"], dtype_for(raw["vocab_size"]))
         expect(path, "tokens by length", sum(length * count for length, count in raw["lengths"]), raw["tokens"])
+        stated = raw.pop("checksum")
+        fields = {name: json.dumps(value, sort_keys=True) for name, value in sorted(raw.items())}
+        expect(path, "checksum", _checksum(fields), stated)
         return cls(**raw)
 
 

@@ -36,6 +36,8 @@ class StoreWriter:
 
     def _opened(self, suffix: str, size: int) -> BinaryIO:
         path = self._draft.path(self._name + suffix)
+        if size and not path.exists():
+            raise DataError(f"{path}: missing, though its journal speaks of it; remove {self._draft.folder}")
         with self._draft.writing():
             file = open(path, "r+b" if size else "w+b")  # noqa: SIM115 - closed by close
             if os.fstat(file.fileno()).st_size < size:

@@ -112,6 +112,39 @@ def test_a_sealed_build_is_published_by_the_next_try(tmp_path):
             os.remove(f"{prefix}{suffix}")
 
 
+def test_no_old_store_is_left_beside_what_another_build_held_out(tmp_path, monkeypatch):
+    outputs = {"store": str(tmp_path / "s"), "heldout": str(tmp_path / "s-heldout")}
+
+    def publish(count: int) -> None:
+        with Draft(outputs, overwrite=True) as draft:
+            for name in outputs:
+                writer = StoreWriter(draft, name, origin())
+                append(writer, toy(count))
+                writer.seal()
+            draft.publish()
+
+    publish(5)
+    real, calls = os.replace, 0
+    for stop in range(1, 11):
+        calls = 0
+
+        def interrupted(source: str, target: str, stop: int = stop) -> None:
+            nonlocal calls
+            calls += ".building" not in str(target)
+            if calls == stop:
+                raise KeyboardInterrupt
+            real(source, target)
+
+        monkeypatch.setattr(os, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            publish(7)
+        monkeypatch.setattr(os, "replace", real)
+        with pytest.raises(DataError):
+            Store.open(outputs["store"])  # so that nothing trains on it
+        publish(7)
+        assert len(Store.open(outputs["store"])) == len(Store.open(outputs["heldout"])) == 7
+
+
 # --- two at once ---------------------------------------------------------------------------------------------------
 
 HOLDS = """

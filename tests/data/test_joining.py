@@ -134,6 +134,32 @@ def test_merging_leaves_empty_sequences_out(tmp_path, tokenizer):
     assert [merged.sequence(i).tolist() for i in range(len(merged))] == [*filter(None, PAIR), [2, 3]]
 
 
+@pytest.mark.parametrize("moved", range(len(FILES)))
+def test_an_interrupted_publication_is_done_again_by_the_same_command(tmp_path, monkeypatch, moved):
+    for name, count in (("one", 5), ("two", 6), ("all", 3)):
+        build(tmp_path / name, texts(count))
+    inputs, out, real = [f"{tmp_path}/one", f"{tmp_path}/two"], f"{tmp_path}/all", os.replace
+    calls = 0
+
+    def interrupted(source: str, target: str) -> None:
+        nonlocal calls
+        if str(target).startswith(f"{out}.") and not str(target).startswith(f"{out}.building"):
+            calls += 1
+            if calls == moved + 1:
+                raise KeyboardInterrupt
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        merge(inputs, out, overwrite=True)
+    monkeypatch.setattr(os, "replace", real)
+    with pytest.raises(DataError, match="its build has not ended; repeat the command"):
+        Store.open(out)
+    merged = merge(inputs, out, overwrite=True)
+    assert len(merged) == 11 and not Path(f"{out}.building").exists()
+    merged.verify()
+
+
 def test_what_cannot_be_merged(tmp_path):
     one = build(tmp_path / "one", texts(5))
     build(tmp_path / "foreign", texts(5), origin(name="cased", fingerprint="0" * 64))
@@ -144,7 +170,15 @@ def test_what_cannot_be_merged(tmp_path):
         with pytest.raises(ConfigError, match="two stores or more, each once"):
             merge(prefixes, f"{tmp_path}/all")
     build(tmp_path / "two", texts(6))
+    with pytest.raises(ConfigError, match="merge cannot write .*one, which it reads"):
+        merge([f"{tmp_path}/one", f"{tmp_path}/two"], f"{tmp_path}/one", overwrite=True)
+    build(tmp_path / "all-heldout", texts(3))
+    with pytest.raises(DataError, match="all-heldout: a held-out store of another build"):
+        merge([f"{tmp_path}/one", f"{tmp_path}/two"], f"{tmp_path}/all")
+    for suffix in FILES:
+        os.remove(f"{tmp_path}/all-heldout{suffix}")
+    build(tmp_path / "all", texts(2))
     with pytest.raises(DataError, match="exists already"):
-        merge([f"{tmp_path}/one", f"{tmp_path}/two"], f"{tmp_path}/one")
+        merge([f"{tmp_path}/one", f"{tmp_path}/two"], f"{tmp_path}/all")
     assert contents(tmp_path / "one") == before
-    assert sorted(os.listdir(tmp_path)) == sorted(n + s for n in ("one", "two", "foreign") for s in FILES)
+    assert sorted(os.listdir(tmp_path)) == sorted(n + s for n in ("one", "two", "foreign", "all") for s in FILES)

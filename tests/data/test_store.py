@@ -98,10 +98,11 @@ def test_offsets_beyond_32_bits(tmp_path):
     counts = np.bincount([1, 2, 3, 7, 8, 9, 10], minlength=SMALL)
     counts[0] = 5 * long
     np.save(f"{tmp_path}/s.counts.npy", counts)
-    meta = json.loads(Path(f"{tmp_path}/s.json").read_text())
-    meta |= {"sequences": 7, "tokens": 5 * long + 7, "bounds": 8, "lengths": [[3, 1], [4, 1], [long, 5]]}
-    meta["sha256"]["counts"] = hashlib.sha256(Path(f"{tmp_path}/s.counts.npy").read_bytes()).hexdigest()
-    Path(f"{tmp_path}/s.json").write_text(json.dumps(meta))
+    meta = StoreMeta.from_json(Path(f"{tmp_path}/s.json").read_bytes(), "s.json")
+    meta.sha256["counts"] = hashlib.sha256(Path(f"{tmp_path}/s.counts.npy").read_bytes()).hexdigest()
+    lengths = [[3, 1], [4, 1], [long, 5]]
+    meta = replace(meta, sequences=7, tokens=5 * long + 7, bounds=8, lengths=lengths)
+    Path(f"{tmp_path}/s.json").write_text(meta.to_json())
     store = Store.open(tmp_path / "s")
     assert store.tokens > 2**32 and offsets[-1] > 2**33 and os.stat(f"{tmp_path}/s.bin").st_blocks * 512 < 2**20
     assert store.gather(store.at(np.array([0, 1])))[0].tolist() == [1, 2, 3, 7, 8, 9, 10]
@@ -157,20 +158,13 @@ def test_a_flipped_byte_is_caught(tmp_path, suffix):
 def test_a_flipped_byte_of_the_sidecar_is_caught(tmp_path):
     build(tmp_path / "s", toy())
     whole = contents(tmp_path / "s")[".json"]
-    name = whole.index(b'"name"')  # the tokenizer's name may say anything
     for at in range(len(whole)):
-        if name <= at < name + 14 or whole[at : at + 1].isspace() or whole[at - 1 : at] in b" ":
-            continue
         flip(f"{tmp_path}/s.json", at)
-        try:
-            changed = Store.open(tmp_path / "s")
-            changed.verify()
-        except DataError:
-            pass
-        else:  # harmless: what a special token is for, how long one may be, and whose ids they are, which job checks
-            differs = {k for k, v in vars(changed.meta).items() if v != vars(StoreMeta.from_json(whole, "s"))[k]}
-            assert differs <= {"special_ids", "tokenizer", "max_length"}, (at, differs)
+        if not whole[at : at + 1].isspace():  # white space may become other white space, which says the same
+            with pytest.raises(DataError, match=r"s\.json: "):
+                Store.open(tmp_path / "s")
         flip(f"{tmp_path}/s.json", at)
+    Store.open(tmp_path / "s")
 
 
 @pytest.mark.parametrize("vocab_size", [SMALL, LARGE])
