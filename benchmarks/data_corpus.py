@@ -41,12 +41,13 @@ def store(folder: Path) -> Path:
     prefix = folder / "synthetic"
     if not Path(f"{prefix}.json").exists():
         began = time.perf_counter()
-        _write(prefix)
-        print(f"wrote {TOKENS:,} tokens in {time.perf_counter() - began:.0f} s", flush=True)
+        tokens = _write(prefix)
+        print(f"wrote {tokens:,} tokens in {time.perf_counter() - began:.0f} s", flush=True)
     return prefix
 
 
-def _write(prefix: Path) -> None:
+def _write(prefix: Path) -> int:
+    """Returns how many tokens the store holds: TOKENS, and the rest of the last block."""
     rng = np.random.default_rng(0)
     ids = _zipf(rng, 1 << 24)
     origin = Origin({"name": "synthetic", "fingerprint": "0" * 64}, SPECIAL, VOCABULARY, LONGEST)
@@ -61,6 +62,7 @@ def _write(prefix: Path) -> None:
             writer.append(block, sizes)
         writer.seal()
         draft.publish()
+        return writer.tokens
 
 
 def _sizes(rng: np.random.Generator, count: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import torch
 from data_fresh import MB, fresh, table
 from measure import peak_bytes
 
-from distil.data.sampler import Plan
+from distil.data.sampler import WINDOWS_KEPT, Plan
 
 EXPONENTS = range(5, 11)
 EPOCH = 5
@@ -30,7 +30,8 @@ def report(folder: Path) -> list[str]:
     head = "sequences | ms to make | µs a micro-batch, consecutive | µs, scattered | peak growth, MB"
     return [
         f"Lengths as above ({corpus.IN_WORDS}), no data. Places and tokens of {CONSECUTIVE} consecutive micro-batches "
-        f"within epoch {EPOCH}, and of {SCATTERED} drawn from all of it, each of which computes its window anew.",
+        f"within epoch {EPOCH}, and of {SCATTERED} drawn from all of it, most of which compute their window anew; "
+        f"those of 10^{EXPONENTS[0]} find it, as all its windows are kept ({WINDOWS_KEPT} at most).",
         "",
         *table(f"{head} | each, of those of 10^{EXPONENTS[0]}", rows),
     ]

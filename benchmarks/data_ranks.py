@@ -8,7 +8,7 @@ from pathlib import Path
 
 import data_corpus as corpus
 import torch
-from data_fresh import MB, Memory, fresh, meet, table
+from data_fresh import MB, Memory, fresh, meet, table, together
 from data_open import unpickle, write_list
 
 RANKS, COUNT = 4, 2000  # micro-batches, of all ranks together
@@ -17,7 +17,7 @@ RANKS, COUNT = 4, 2000  # micro-batches, of all ranks together
 def report(folder: Path) -> list[str]:
     """Let the ranks assemble, then see what they hold; Markdown."""
     prefix, pickled = corpus.store(folder), folder / "list.pickle"
-    opened, worked = (reduce(add, stage) for stage in zip(*together_in(prefix), strict=True))
+    opened, worked = (reduce(add, stage) for stage in zip(*together(rank_of, RANKS, prefix), strict=True))
     listed = write_list(prefix, pickled)
     _, held = fresh(unpickle, pickled)
     lists = RANKS * held.resident * corpus.TOKENS / listed
@@ -37,13 +37,6 @@ def report(folder: Path) -> list[str]:
         "",
         *table("what | figure | ratio", rows),
     ]
-
-
-def together_in(prefix: Path) -> list[tuple[Memory, Memory]]:
-    """Growth of each rank after opening, and after assembling."""
-    from data_fresh import together
-
-    return together(rank_of, RANKS, prefix)
 
 
 def rank_of(rank: int, prefix: Path) -> tuple[Memory, Memory]:

@@ -69,9 +69,11 @@ class Draft:
         """What an earlier try left, or None."""
         try:
             found = json.loads((self.folder / JOURNAL).read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise DataError(f"{self.folder / JOURNAL}: cannot be read ({error.strerror}); check --out") from error
+        except ValueError as error:
             raise DataError(f"{self.folder / JOURNAL}: cannot be read ({error}); remove {self.folder}") from error
         if not isinstance(found, dict):
             raise DataError(f"{self.folder / JOURNAL}: no journal of ours; remove {self.folder}")

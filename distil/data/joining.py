@@ -25,16 +25,19 @@ TOKENS = 1 << 21  # copied at a time
 def merge(prefixes: Sequence[str], out: str, overwrite: bool = False) -> Store:
     """Write the sequences of all stores, one store after the other, as one; memory stays flat.
 
-    Raises DataError for stores of different tokenizers, and for what Store.open and StoreWriter refuse.
+    Raises DataError for stores of different tokenizers or with damage, and for what Store.open and StoreWriter refuse.
     """
-    if len(prefixes) < 2 or len(set(prefixes)) < len(prefixes):
+    places = [os.path.realpath(prefix) for prefix in prefixes]
+    if len(places) < 2 or len(set(places)) < len(places):
         raise ConfigError(f"merge takes two stores or more, each once, not {' '.join(prefixes)}")
-    if Path(out) in map(Path, prefixes):
+    if os.path.realpath(out) in places:
         raise ConfigError(f"merge cannot write {out}, which it reads; choose another --out")
     stores = [Store.open(prefix) for prefix in prefixes]
     first = stores[0].meta
     for store in stores[1:]:
         store.check_tokenizer(first.tokenizer["fingerprint"], f"{first.tokenizer['name']} of {stores[0].prefix}")
+    for store in stores:
+        store.verify()  # or else damage would get checksums that agree with it
     out = str(Path(out))
     refuse_heldout(out)
     longest = max(store.meta.max_length for store in stores)
@@ -89,15 +92,17 @@ def adopt(prefix: str, tokenizer: PreTrainedTokenizerFast, overwrite: bool = Fal
         raise DataError(f"{prefix}.json: exists already: this is a store; pass --overwrite to adopt it anew")
     with refusing(prefix, "read", "check its permissions"):
         _, sequences, _ = read_header(Path(prefix + ".idx"))
+        made_of = [[status.st_size, status.st_mtime_ns] for status in map(os.stat, (prefix + ".bin", prefix + ".idx"))]
         longest = max((int(sizes.max()) for sizes in sizes_of(prefix + ".idx", sequences)), default=0)
     identity = {"name": str(tokenizer.name_or_path), "fingerprint": fingerprint(tokenizer)}
+    whole = {"adopt": identity, "pair": made_of}
     origin = Origin(identity, special_ids(tokenizer), vocab_size(tokenizer), longest)
     with Draft({"store": prefix}, overwrite=True) as draft:
-        if not draft.sealed_for({"adopt": identity}):
+        if not draft.sealed_for(whole):
             draft.begin_anew(overwrite)
             with draft.writing():
                 seal(prefix + ".bin", prefix + ".idx", str(draft.path("store")), origin)
-        draft.publish({"adopt": identity})
+        draft.publish(whole)
     return Store.open(prefix)
 
 

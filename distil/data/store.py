@@ -51,19 +51,8 @@ class Store:
         """
         prefix = str(Path(prefix))
         paths = {suffix: Path(prefix + suffix) for suffix in SUFFIXES}
-        if not paths[".json"].is_file():
-            if Path(f"{prefix}.building").is_dir():
-                raise DataError(f"{prefix}: its build has not ended; repeat the command, it goes on where it was")
-            if paths[".idx"].is_file() and paths[".bin"].is_file():
-                raise DataError(
-                    f"{prefix}: a plain .bin/.idx pair, of Megatron-LM or GPT-NeoX perhaps, or half a store; "
-                    f"{BUILD} adopt {prefix} --tokenizer NAME_OR_DIR makes a store of it"
-                )
-            raise DataError(f"{prefix}: no token store here (no {paths['.json']}); build it: {BUILD} --out {prefix}")
-        for path in paths.values():
-            if not path.is_file():
-                raise DataError(f"{path}: missing, though the store has its sidecar; rebuild the store with {BUILD}")
         with refusing(prefix, "read", "check its permissions"):
+            _refuse_incomplete(prefix, paths)
             meta = StoreMeta.from_json(paths[".json"].read_bytes(), paths[".json"])
             counts = _read_counts(paths[".counts.npy"], meta)
             sizes, starts = map_index(paths[".idx"], meta)
@@ -150,6 +139,22 @@ class Store:
                 expect(f"{self.prefix}.{key}", "sha256", digest_of(f"{self.prefix}.{key}"), self.meta.sha256[key])
         if not np.array_equal(counts, self.token_counts):
             raise DataError(f"{self.prefix}.counts.npy: not the counts of {self.prefix}.bin; rebuild it with {BUILD}")
+
+
+def _refuse_incomplete(prefix: str, paths: dict[str, Path]) -> None:
+    """Raise DataError, saying what to do, unless all files of a store are there."""
+    if not paths[".json"].is_file():
+        if Path(f"{prefix}.building").is_dir():
+            raise DataError(f"{prefix}: its build has not ended; repeat the command, it goes on where it was")
+        if paths[".idx"].is_file() and paths[".bin"].is_file():
+            raise DataError(
+                f"{prefix}: a plain .bin/.idx pair, of Megatron-LM or GPT-NeoX perhaps, or half a store; "
+                f"{BUILD} adopt {prefix} --tokenizer NAME_OR_DIR makes a store of it"
+            )
+        raise DataError(f"{prefix}: no token store here (no {paths['.json']}); build it: {BUILD} --out {prefix}")
+    for path in paths.values():
+        if not path.is_file():
+            raise DataError(f"{path}: missing, though the store has its sidecar; rebuild the store with {BUILD}")
 
 
 def survey(path: str | Path, dtype: np.dtype, vocab_size: int) -> tuple[np.ndarray, str]:

@@ -112,7 +112,7 @@ class StoreMeta:
         """Parse a sidecar; ``path`` is for messages. Raises DataError on missing, unknown or ill-typed fields."""
         try:
             raw = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}: not whole JSON ({error}); rebuild the store with {BUILD}") from error
         version = raw.get("format_version") if isinstance(raw, dict) else None
         if _is_count(version) and version != FORMAT_VERSION:

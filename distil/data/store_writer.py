@@ -97,6 +97,11 @@ def seal(bin_path: str, idx_path: str, out: str, origin: Origin) -> StoreMeta:
     each other, or hold an id beyond the vocabulary or a sequence beyond the longest.
     """
     dtype, sequences, bounds = read_header(Path(idx_path))
+    if dtype == "uint16" and dtype_for(origin.vocab_size) != dtype:
+        raise DataError(
+            f"{idx_path}: {dtype} cannot hold the {origin.vocab_size} ids of tokenizer {origin.tokenizer['name']}; "
+            "give the one that made them"
+        )
     width = np.dtype(dtype).itemsize
     lengths: Counter[int] = Counter()
     at = 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from array import array
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,7 @@ import numpy as np
 
 WORDS = 1 << 17  # of each of two generations: memory stays flat, and words that come often are never forgotten
 WORD_CHARACTERS = 32  # longer ones hardly come again
+_PARTS = re.compile(r"[!-/:-@\[-`{-~]|[^!-/:-@\[-`{-~]+")  # single marks of ASCII punctuation, and what is between
 TEXT_CHARACTERS = 1 << 19  # what a tokenizer keeps of a text takes a hundred times the room of its ids
 
 
@@ -32,7 +34,8 @@ class Encoder:
         self.backend.no_truncation()
         self.backend.no_padding()
         self._dtype = dtype
-        self._words = _Words(self.backend, dtype) if by_word(tokenizer) else None
+        added = json.loads(tokenizer)["added_tokens"]
+        self._words = _Words(self.backend, dtype, added) if by_word(tokenizer) else None
 
     def encode(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Ids of all texts back to back, and how many each has, int64 (B,).
@@ -62,23 +65,35 @@ class Encoder:
 
 
 class _Words(dict[str, bytes]):
-    """The ids of words, as bytes; of a word that is not there the tokenizer is asked."""
+    """The ids of words, as bytes; of a word that is not there the tokenizer is asked.
 
-    def __init__(self, backend: Any, dtype: np.dtype) -> None:
+    BERT's pre-tokenizer takes every ASCII punctuation mark for a word of its own, so a new word is looked up by its
+    parts, unless an added token such as [MASK] is in it, or might be found in it once it is normalised.
+    """
+
+    def __init__(self, backend: Any, dtype: np.dtype, added: list[dict[str, Any]]) -> None:
         super().__init__()
         self._backend, self._code = backend, dtype.char
         self._older: dict[str, bytes] = {}
+        self._whole = [token["content"] for token in added]
+        self._by_parts = not any(token["normalized"] for token in added)
 
     def __missing__(self, word: str) -> bytes:
         ids = self._older.get(word)
         if ids is None:
-            ids = array(self._code, self._backend.encode(word, add_special_tokens=False).ids).tobytes()
+            ids = self._made(word)
         if len(word) <= WORD_CHARACTERS:
             if len(self) >= WORDS:
                 self._older = dict(self)
                 self.clear()
             self[word] = ids
         return ids
+
+    def _made(self, word: str) -> bytes:
+        parts = _PARTS.findall(word) if self._by_parts else []
+        if len(parts) > 1 and not any(token in word for token in self._whole):
+            return b"".join(map(self.__getitem__, parts))
+        return array(self._code, self._backend.encode(word, add_special_tokens=False).ids).tobytes()
 
 
 def by_word(tokenizer: str) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -75,3 +78,36 @@ def flip(path: Path | str, at: int, bits: int = 1) -> None:
     raw = bytearray(Path(path).read_bytes())
     raw[at] ^= bits
     Path(path).write_bytes(raw)
+
+
+def killed(job: Callable[[], object], after: int) -> bool:
+    """Do a job in a forked process that SIGKILL ends before its step ``after``; whether it was killed, or else done.
+
+    Steps are what changes or opens a file, and waits for the disk; an error of the job's is one of the test.
+    """
+    steps = {"open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate", "os.scandir", "fcntl.flock"}
+    if (process := os.fork()) == 0:
+        done = 0
+
+        def step(event: str, _: tuple[object, ...]) -> None:
+            nonlocal done
+            if event in steps:
+                if done == after:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                done += 1
+
+        def fsync(file: int, real: Callable[[int], None] = os.fsync) -> None:  # the one without an audit event
+            step("open", ())
+            real(file)
+
+        os.fsync = fsync
+        sys.addaudithook(step)
+        code = 1
+        try:
+            job()
+            code = 0
+        finally:
+            os._exit(code)
+    status = os.waitpid(process, 0)[1]
+    assert status in (0, signal.SIGKILL), status
+    return status == signal.SIGKILL

@@ -6,11 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from stores import FILES, append, build, contents, origin, toy
+from stores import FILES, append, build, contents, killed, origin, toy
 
 from distil.data.draft import Draft
 from distil.data.store import Store
@@ -28,32 +27,6 @@ from distil.errors import DataError
 """
 
 
-def build_and_die(prefix: Path, overwrite: bool, after: int) -> bool:
-    """Build in a forked process that SIGKILL ends before its system call number ``after``; whether it lived."""
-    if (process := os.fork()) == 0:
-        calls = 0
-
-        def dying(name: str, real: Callable[..., object]) -> None:
-            def call(*arguments: object, **keywords: object) -> object:
-                nonlocal calls
-                if calls == after:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                calls += 1
-                return real(*arguments, **keywords)
-
-            setattr(os, name, call)
-
-        for name in ("fsync", "replace", "unlink", "rmdir", "mkdir"):
-            dying(name, getattr(os, name))
-        try:
-            build(prefix, toy(), overwrite=overwrite)
-        finally:
-            os._exit(0)
-    status = os.waitpid(process, 0)[1]
-    assert os.WIFSIGNALED(status) == (status != 0)
-    return status == 0
-
-
 def child(code: str, **values: object) -> subprocess.CompletedProcess[str]:
     code = (PRELUDE + code).format(path=[str(HERE), str(ROOT)], **values)
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=ROOT)
@@ -69,7 +42,7 @@ def test_a_build_killed_at_any_step_leaves_a_store_or_none(tmp_path, overwrite):
         if overwrite:
             build(prefix, toy(7), overwrite=True)
             old = contents(prefix)
-        if lived := build_and_die(prefix, overwrite, after):
+        if not (died := killed(lambda: build(prefix, toy(), overwrite=overwrite), after)):
             break
         try:
             Store.open(prefix).verify()
@@ -84,7 +57,7 @@ def test_a_build_killed_at_any_step_leaves_a_store_or_none(tmp_path, overwrite):
         assert not Path(f"{prefix}.building").exists()
         for suffix in FILES:
             os.remove(f"{prefix}{suffix}")
-    assert lived and len(outcomes) > 10
+    assert not died and len(outcomes) > 20
     assert set(outcomes) == ({"old", "none", "new"} if overwrite else {"none", "new"})
     assert clean.fingerprint == Store.open(prefix).fingerprint
 
@@ -251,17 +224,26 @@ def test_no_permission_is_one_error(tmp_path):
     assert os.listdir(tmp_path / "closed") == []
 
 
-def test_no_permission_to_read_is_one_error(tmp_path):
-    build(tmp_path / "s", toy())
-    Path(f"{tmp_path}/s.bin").chmod(0)
-    for parent in (tmp_path, *tmp_path.parents[:2]):
+@pytest.mark.parametrize(("closed", "named"), [("d/s.bin", r"d/s\.bin"), ("d", r"d/s\.json")])
+def test_no_permission_to_read_is_one_error(tmp_path, closed, named):
+    (tmp_path / "d").mkdir()
+    build(tmp_path / "d" / "s", toy())
+    for parent in (tmp_path / "d", tmp_path, *tmp_path.parents[:2]):
         parent.chmod(0o755)
+    (tmp_path / closed).chmod(0)
     root = os.geteuid() == 0
     if root:
         os.seteuid(65534)
     try:
-        with pytest.raises(DataError, match=r"s\.bin: cannot read \(Permission denied\); check its permissions"):
-            Store.open(tmp_path / "s")
+        with pytest.raises(DataError, match=rf"{named}: cannot read \(Permission denied\); check its permissions"):
+            Store.open(tmp_path / "d" / "s")
     finally:
         if root:
             os.seteuid(0)
+        (tmp_path / closed).chmod(0o755)
+
+
+def test_a_place_within_a_file_is_one_error(tmp_path):
+    (tmp_path / "f").touch()
+    with pytest.raises(DataError, match=r"f/s\.building: cannot write \(Not a directory\); choose another --out"):
+        build(tmp_path / "f" / "s", toy())

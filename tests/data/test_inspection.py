@@ -72,6 +72,10 @@ def test_the_commands(store, tokenizer, tmp_path):
     assert (merged.returncode, merged.stderr) == (0, "") and "6 sequences, 54 tokens of 2 stores" in merged.stdout
     for suffix in (".order", ".counts.npy", ".json"):
         os.remove(f"{second.prefix}{suffix}")
+    adopted = launch("adopt", second.prefix, "--tokenizer", tokenizer.name_or_path)
+    assert (adopted.returncode, adopted.stderr) == (0, "") and "t: a store: 1 sequences, 3 tokens" in adopted.stdout
+    for suffix in (".order", ".counts.npy", ".json"):
+        os.remove(f"{second.prefix}{suffix}")
     checked = launch("verify", store.prefix, second.prefix, tmp_path / "m", "--tokenizer", tokenizer.name_or_path)
     assert (checked.returncode, checked.stderr) == (0, "")
     assert "t: adopted" in checked.stdout and checked.stdout.count("whole: ") == 3

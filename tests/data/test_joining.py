@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import string
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from stores import FILES, LARGE, SMALL, build, contents, origin, texts, toy
+from stores import FILES, LARGE, SMALL, build, contents, flip, killed, origin, texts, toy
 from transformers import BertTokenizerFast
 
 from distil.data import joining
 from distil.data.joining import adopt, merge
 from distil.data.store import Store
+from distil.data.store_meta import HEADER
 from distil.data.tokenizer import fingerprint
 from distil.errors import ConfigError, DataError
 
@@ -100,6 +102,14 @@ def test_a_damaged_pair_is_refused(tmp_path, tokenizer):
         adopt(f"{tmp_path}/x", tokenizer)
 
 
+def test_a_pair_too_narrow_for_its_tokenizer_is_refused(tmp_path):
+    write_pair(tmp_path / "m", PAIR, [0, 3, 5])
+    wide = BertTokenizerFast(vocab={word: i for i, word in enumerate([*WORDS, *map(str, range(1 << 16))])})
+    with pytest.raises(DataError, match=r"m\.idx: uint16 cannot hold the 65567 ids of tokenizer"):
+        adopt(f"{tmp_path}/m", wide)
+    assert sorted(os.listdir(tmp_path)) == ["m.bin", "m.idx"]
+
+
 def test_a_build_that_has_not_ended_is_not_adopted(tmp_path, tokenizer):
     write_pair(tmp_path / "m", PAIR, [0, 3, 5])
     (tmp_path / "m.building").mkdir()
@@ -166,7 +176,7 @@ def test_what_cannot_be_merged(tmp_path):
     before = contents(tmp_path / "one")
     with pytest.raises(DataError, match=r"foreign: built with tokenizer cased .*toy of .*one"):
         merge([f"{tmp_path}/one", f"{tmp_path}/foreign"], f"{tmp_path}/all")
-    for prefixes in ([one.prefix], [one.prefix, one.prefix]):
+    for prefixes in ([one.prefix], [one.prefix, one.prefix], [one.prefix, f"{tmp_path}/../{tmp_path.name}/one"]):
         with pytest.raises(ConfigError, match="two stores or more, each once"):
             merge(prefixes, f"{tmp_path}/all")
     build(tmp_path / "two", texts(6))
@@ -182,3 +192,59 @@ def test_what_cannot_be_merged(tmp_path):
         merge([f"{tmp_path}/one", f"{tmp_path}/two"], f"{tmp_path}/all")
     assert contents(tmp_path / "one") == before
     assert sorted(os.listdir(tmp_path)) == sorted(n + s for n in ("one", "two", "foreign", "all") for s in FILES)
+
+
+@pytest.mark.parametrize("at", [".bin", ".idx up", ".idx down"])
+def test_damage_is_not_merged_into_a_store_that_vouches_for_it(tmp_path, at):
+    build(tmp_path / "good", toy(5))
+    size = int(build(tmp_path / "bad", toy(20)).sizes[3])
+    bits = {".bin": 1, ".idx up": ~size & (size + 1), ".idx down": size & -size}[at]  # makes a size larger, or smaller
+    flip(f"{tmp_path}/bad{at[:4]}", 0 if at == ".bin" else HEADER.size + 4 * 3, bits)
+    with pytest.raises(DataError, match=rf"bad\{at[:4]}: sha256"):
+        merge([f"{tmp_path}/good", f"{tmp_path}/bad"], f"{tmp_path}/all")
+    assert not list(tmp_path.glob("all*"))
+
+
+# --- killed --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["merge", "adopt"])
+def test_killed_at_any_step_the_same_command_ends_in_the_same_bytes(tmp_path, tokenizer, command):
+    parts = [build(tmp_path / name, toy(count)).prefix for name, count in (("a", 20), ("b", 5))]
+    folder, prefix, outcomes = tmp_path / "out", f"{tmp_path}/out/s", []
+    job = (lambda: merge(parts, prefix)) if command == "merge" else (lambda: adopt(prefix, tokenizer))
+    for after in range(-1, 1000):  # -1: never
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        if command == "adopt":
+            write_pair(Path(prefix), PAIR, [0, 3, 5])
+        died = killed(job, after)
+        if after < 0:
+            wanted = contents(prefix)
+            continue
+        if not died:
+            break
+        try:
+            Store.open(prefix).verify()
+            outcomes.append("whole")
+        except DataError as error:
+            outcomes.append("none")
+            assert any(part in str(error) for part in ("no token store", "has not ended", "a plain"))
+        try:
+            job()
+        except DataError as error:
+            assert "exists already" in str(error) and outcomes[-1] == "whole"
+        assert contents(prefix) == wanted
+    assert len(outcomes) > 20 and set(outcomes) == {"whole", "none"}
+
+
+def test_an_adoption_is_not_finished_for_a_pair_that_has_changed(tmp_path, tokenizer):
+    steps, adopted = 0, lambda **options: adopt(f"{tmp_path}/m", tokenizer, **options)
+    while not Path(f"{tmp_path}/m.building/journal.json").exists():  # until it is sealed, but not published
+        write_pair(tmp_path / "m", [[2, 5, 3]], [0, 1])
+        assert killed(adopted, steps)
+        steps += 1
+    write_pair(tmp_path / "m", [[2, 9, 3]], [0, 1])
+    with pytest.raises(DataError, match="holds an unfinished build; .*--overwrite"):
+        adopted()
+    adopted(overwrite=True).verify()

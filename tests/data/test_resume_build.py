@@ -40,8 +40,14 @@ def start(chosen: dict[str, object]) -> subprocess.Popen[str]:
     command = [sys.executable, str(HERE / "build_driver.py"), json.dumps(chosen)]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}"}
     return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=heed_interrupts,
+    )  # fmt: skip
+
+
+def heed_interrupts() -> None:
+    """A shell without job control has what it starts in the background ignore them, and so what that starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finish(chosen: dict[str, object]) -> tuple[int, str]:

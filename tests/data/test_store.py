@@ -213,6 +213,13 @@ def test_sidecar_fields_are_checked(tmp_path, field, value):
         StoreMeta.from_json(json.dumps({"extra": 1, **{k: v for k, v in good.items() if k != field}}), "s.json")
 
 
+def test_a_sidecar_nested_without_end_is_refused(tmp_path):
+    build(tmp_path / "s", toy())
+    Path(f"{tmp_path}/s.json").write_bytes(b"[" * 100_000)
+    with pytest.raises(DataError, match=r"s\.json: not whole JSON"):
+        Store.open(tmp_path / "s")
+
+
 def test_no_store_names_path_and_command(tmp_path):
     with pytest.raises(DataError, match=r"nowhere: no token store here.*launch/binarize\.py --out .*nowhere"):
         Store.open(tmp_path / "nowhere")
