@@ -63,7 +63,10 @@ class Piece:
             return self.data
         with open(self.name, "rb") as file:
             file.seek(self.offset)
-            return file.read(self.end - self.offset)
+            raw = file.read(self.end - self.offset)
+        if len(raw) < self.end - self.offset:
+            raise DataError(f"{self.name}: has become shorter while it was read; leave it alone and begin anew")
+        return raw
 
     def _text(self) -> str:
         raw = self._bytes()

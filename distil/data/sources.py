@@ -71,7 +71,7 @@ class Source:
         rows, first, size, count = [], 0, 0, 0
         for text in _texts(self.name, self.text_field, dict(self.dataset) or _of_file(self.name, reader)):
             rows.append(text)
-            size += len(text)
+            size += len(text) + 1
             count += 1
             if size >= PIECE_BYTES:
                 yield Piece(self.name, "rows", self.join, first, count, rows)
@@ -95,7 +95,10 @@ def files(patterns: Sequence[str | Path], text_field: str = "text", join: str = 
             kind = "no file fits" if glob.has_magic(pattern) else "no such file"
             raise DataError(f"{pattern}: {kind}; name text, .jsonl or .parquet files")
         names += found
-    names = list(dict.fromkeys(names))
+    first: dict[str, str] = {}  # each file once, however it is spelt
+    for name in names:
+        first.setdefault(os.path.abspath(name), name)
+    names = list(first.values())
     for name in names:
         if os.path.isdir(name):
             raise DataError(f"{name}: is a folder; name the files in it, '{name}/*' for all of them")

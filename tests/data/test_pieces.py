@@ -108,6 +108,8 @@ def test_a_file_is_read_by_whoever_handles_the_piece(tmp_path):
     path = tmp_path / "t"
     path.write_bytes(b"one\ntwo\nthree\n")
     assert list(Piece(str(path), "text", "lines", 4, 8).documents()) == [["two"]]
+    with pytest.raises(DataError, match="has become shorter while it was read"):
+        list(Piece(str(path), "text", "lines", 8, 15).documents())
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_patterns(tmp_path):
     for name in ("b.txt", "a.txt", "sub/c.txt", "d.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
-    named = [Path(s.name).name for s in files([f"{tmp_path}/*.txt", tmp_path / "d.md", f"{tmp_path}/a.txt"])]
+    named = [Path(s.name).name for s in files([f"{tmp_path}/*.txt", tmp_path / "d.md", f"{tmp_path}/sub/../a.txt"])]
     assert named == ["a.txt", "b.txt", "d.md"]  # a pattern's in order, each file once
     assert [Path(s.name).name for s in files([f"{tmp_path}/**/*.txt"])] == ["a.txt", "b.txt", "c.txt"]
     (tmp_path / "odd[1].txt").write_text("x")
