@@ -55,7 +55,7 @@ class Store:
             _refuse_incomplete(prefix, paths)
             meta = StoreMeta.from_json(paths[".json"].read_bytes(), paths[".json"])
             counts = _read_counts(paths[".counts.npy"], meta)
-            sizes, starts = map_index(paths[".idx"], meta)
+            sizes, starts = _map_index(paths[".idx"], meta)
             ids = _map(paths[".bin"], np.dtype(meta.dtype), meta.tokens)
             order = _map(paths[".order"], order_dtype(meta.sequences), sum(count for _, count in meta.lengths))
         end = int(starts[-1]) + int(sizes[-1]) * ids.itemsize
@@ -215,7 +215,7 @@ def read_header(path: Path) -> tuple[str, int, int]:
     return CODE_DTYPES[code], sequences, bounds
 
 
-def map_index(path: Path, meta: StoreMeta) -> tuple[np.ndarray, np.ndarray]:
+def _map_index(path: Path, meta: StoreMeta) -> tuple[np.ndarray, np.ndarray]:
     """Sizes int32 (N,) and byte offsets int64 (N,), after the checks that need no look at the ids."""
     found = dict(zip(("dtype", "number of sequences", "number of document bounds"), read_header(path), strict=True))
     for (what, actual), wanted in zip(found.items(), (meta.dtype, meta.sequences, meta.bounds), strict=True):

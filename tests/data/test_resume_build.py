@@ -205,7 +205,7 @@ def peak_mib(chosen: dict[str, object]) -> dict[str, float]:
 
 @pytest.mark.slow
 def test_memory_is_flat_whatever_the_corpus(tmp_path):
-    # 7 and 40 MB in pieces of 4 MiB: 2 and 10 of them. What is in hand, two pieces a worker and one more, is there in
+    # 7 and 40 MB in pieces of 4 MiB: 2 and 10 of them. What is in hand, two pieces a worker, is there in
     # both; sequences take 4 bytes on disk and none in memory. 40 MiB are for what the allocator keeps. To hold the ids
     # of the larger corpus alone, 20 M of them, would take 40 MB as an array and 160 MB as a list.
     lines = [letters(30 + i % 50, i) for i in range(60_000)]
