@@ -130,9 +130,9 @@ def inside_a_worker(text: Path, tokenizer: object) -> list[str]:
     spent = {step: _seconds(step, cutter) for step in (library, documents, cut, asked)}
     shown = {
         "all of it": spent[cut],
-        f"the tokenizer itself, for {len(words):,} words": spent[asked],
+        f"the tokenizer itself, at most: asked for {len(words):,} words whole": spent[asked],
         "reading documents": spent[documents],
-        "the rest: looking words up, cutting, filters, arrays": spent[cut] - spent[asked] - spent[documents],
+        "the rest, at least: looking words up, cutting, filters, arrays": spent[cut] - spent[asked] - spent[documents],
         "to compare: the tokenizer alone, given whole texts": spent[library],
     }
     rows = [[name, f"{seconds:.2f}", f"{seconds / spent[cut]:.0%}"] for name, seconds in shown.items()]
