@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 EXIT_DATA = 65
 EXIT_RUNTIME = 70
@@ -28,6 +28,9 @@ class UserError(ValueError):
 
     shared = False
     code = EXIT_CONFIG
+
+
+E = TypeVar("E", bound=UserError)
 
 
 class DataError(UserError):
@@ -62,6 +65,12 @@ class Stopped(UserError):
     def __init__(self, message: str, code: int = EXIT_REQUEUE) -> None:
         super().__init__(message)
         self.code = code
+
+
+def by_all(error: E) -> E:
+    """The error, marked as one that every rank raises alike."""
+    error.shared = True
+    return error
 
 
 def one_line(message: object) -> str:

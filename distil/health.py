@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from distil.config import Run
-from distil.errors import RunError
+from distil.errors import RunError, by_all
 
 
 class Health:
@@ -39,18 +39,22 @@ class Health:
         lost = [f"{name} is {value:g}" for name, value in terms.items() if not math.isfinite(value)]
         if not lost and self._least_scale is not None:
             if scale <= self._least_scale:
-                raise RunError(
-                    f"the loss scale has collapsed to {scale:g} at step {step}: gradients overflow fp16 at any scale; "
-                    "use bf16 or fp32 (--precision), or a lower lr; the newest checkpoint is from before"
+                raise by_all(
+                    RunError(
+                        f"the loss scale has collapsed to {scale:g} at step {step}: gradients overflow fp16 at any "
+                        "scale; use bf16 or fp32 (--precision), or a lower lr; the newest checkpoint is from before"
+                    )
                 )
             return
         self.bad_steps += 1
         self._in_a_row += 1
         what = f"loss term {', '.join(lost)}" if lost else "its gradients are no finite numbers"
         if self._in_a_row >= self._limits.max_bad_steps:
-            raise RunError(
-                f"{self._in_a_row} bad steps in a row, the last one step {step}: {what}; a lower lr, fp32, or "
-                "another look at the teacher may help; weights and checkpoints are finite"
+            raise by_all(
+                RunError(
+                    f"{self._in_a_row} bad steps in a row, the last one step {step}: {what}; a lower lr, fp32, or a "
+                    "look at the teacher may help; weights and checkpoints are finite"
+                )
             )
         tell(f"step {step} is left out: {what} (bad steps so far: {self.bad_steps})")
 

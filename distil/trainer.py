@@ -15,7 +15,7 @@ from distil.data.sampler import generator
 from distil.engine.heartbeat import Heartbeat
 from distil.engine.ranks import Ranks
 from distil.engine.wrapped import Engine
-from distil.errors import Stopped
+from distil.errors import Stopped, UserError
 from distil.evaluation.heldout import Heldout
 from distil.health import Health
 from distil.job import Job
@@ -49,7 +49,12 @@ class Trainer:
         Raises Stopped, with everything saved, where that was asked for; RunError where the run must not go on.
         """
         with self._feed, self._heartbeat.armed():
-            self._train()
+            try:
+                self._train()
+            except UserError as error:
+                if error.shared:  # a save that has begun is worth having
+                    self._checkpoints.finish()
+                raise
             self._checkpoints.finish()
         return self._at
 

@@ -26,7 +26,8 @@ CHANGED = {
     "micro_batch_size": "3", "lr": "1e-3", "adam_beta1": "0.5", "adam_beta2": "0.75", "adam_eps": "1e-3",
     "weight_decay": "0.5", "warmup_fraction": "0.5", "max_grad_norm": "0.5", "epochs": "7", "steps": "77",
     "seed": "7", "log_every": "7", "eval_every": "7", "save_every": "7", "keep_checkpoints": "7",
-    "heldout_store": "h", "heldout_tokens": "7",
+    "heldout_store": "h", "heldout_tokens": "7", "max_bad_steps": "7", "spike_factor": "3.5",
+    "silence_seconds": "33.5", "hang_seconds": "44.5",
 }  # fmt: skip
 
 

@@ -72,36 +72,49 @@ def clean(folder: Path) -> None:
 def newest_verified(folder: Path) -> tuple[str | None, list[str]]:
     """Name of the newest checkpoint that is as it was written, and lines to tell of what is not, ``latest`` included.
 
-    Raises DataError where checkpoints have been there and none can be used: a run must not begin anew by itself.
+    Damaged ones that are newer get another name. Raises DataError where checkpoints have been there and none can be
+    used: a run must not begin anew by itself.
     """
-    damage: list[str] = []
+    damage: list[tuple[str, str]] = []
     there = names(folder)
     for name in reversed(there):
         try:
             Manifest.read(folder / name).verify(folder / name)
         except DataError as error:
-            damage.append(str(error))
+            damage.append((name, str(error)))
             continue
-        told = [f"checkpoint damaged: {what}; going back to the one before" for what in damage]
+        told = [_told_aside(folder, bad, why) for bad, why in damage]
         pointer = _pointer(folder)
         if pointer not in there:
             what = "is missing" if pointer is None else f"names {pointer[:60]!r}, which is not there"
             told.append(f"{folder / LATEST} {what}; the newest checkpoint that verifies is {name}")
+        if pointer != name:
+            point_to(folder, name)
         return name, told
     if there or _pointer(folder) is not None:
-        why = damage[0] if damage else f"{folder / LATEST} names {_pointer(folder)!r}"
-        raise DataError(
-            f"no checkpoint in {folder} can be used ({why}); put one back, or remove {folder} to begin "
-            "again from step 0"
-        )
+        raise none_left(folder, damage[0][1] if damage else f"{folder / LATEST} names {_pointer(folder)!r}")
     return None, []
 
 
-def set_aside(folder: Path, name: str) -> str:
-    """Rename a damaged checkpoint, so that its name is free and nobody takes it for one; returns its new name."""
+def none_left(folder: Path, why: str) -> DataError:
+    """The error of a run that has had checkpoints, of which none can be used."""
+    return DataError(
+        f"no checkpoint in {folder} can be used ({why}); put one back, or remove {folder} to begin again from step 0"
+    )
+
+
+def set_aside(folder: Path, name: str, why: str) -> str:
+    """Give a damaged checkpoint a name that nobody takes for one's; returns the line that tells it."""
+    line = _told_aside(folder, name, why)
+    if left := names(folder):
+        point_to(folder, left[-1])
+    return line
+
+
+def _told_aside(folder: Path, name: str, why: str) -> str:
     aside = next(n for i in range(10**6) if not (folder / (n := f"damaged-{name}" + (f"-{i}" if i else ""))).exists())
     (folder / name).rename(folder / aside)
-    return aside
+    return f"checkpoint damaged: {why}; it is now {aside}, and the one before is taken"
 
 
 def _pointer(folder: Path) -> str | None:

@@ -19,7 +19,7 @@ from distil.checkpoint.manifest import FileEntry, Manifest, Position
 from distil.checkpoint.tensors import Key, Reader
 from distil.engine.ranks import Ranks
 from distil.engine.state import Loaded, TrainingState
-from distil.errors import ConfigError, DataError, RunError, one_line
+from distil.errors import ConfigError, DataError, RunError, by_all, one_line
 from distil.identity import difference
 from distil.placement import Placement
 
@@ -111,12 +111,12 @@ class Checkpoints:
         if self._ranks.first:
             shutil.rmtree(folders.draft_of(self._folder, position.step), ignore_errors=True)
         free = shutil.disk_usage(self._folder if self._folder.exists() else self._folder.parent).free
-        error = RunError(
-            f"checkpoint of step {position.step} cannot be written to {self._folder}: {cause}; it needs "
-            f"{needed:,} bytes, {free:,} are free there; earlier checkpoints are whole, and the same command resumes from them"
+        raise by_all(
+            RunError(
+                f"checkpoint of step {position.step} cannot be written to {self._folder}: {cause}; it needs "
+                f"{needed:,} bytes, {free:,} are free there; earlier checkpoints are whole; the same command resumes"
+            )
         )
-        error.shared = True
-        raise error
 
     def restore(self, state: TrainingState, tell: Callable[[str], None]) -> Manifest | None:
         """Take the newest checkpoint that verifies; None where there has been none. Every rank must call it.
@@ -136,13 +136,7 @@ class Checkpoints:
             try:
                 loaded = self._ranks.all_do(lambda name=name, manifest=manifest: self._read(state, name, manifest))
             except DataError as error:  # hashes agree, and yet it is none of ours
-                where = self._folder / name
-                aside = self._ranks.first_does(lambda name=name: folders.set_aside(self._folder, name))
-                tell(f"checkpoint damaged: {error}; {where} is now {aside}; going back to the one before")
-                if not self._ranks.share(folders.names(self._folder)):
-                    raise DataError(
-                        f"no checkpoint in {self._folder} can be used; put one back, or remove it"
-                    ) from error
+                self._ranks.first_does(lambda name=name, why=str(error): self._reject(name, why, tell))
                 continue
             state.restore(loaded, manifest.numbers)
             self.newest = manifest.position
@@ -150,17 +144,18 @@ class Checkpoints:
             return manifest
 
     def _checked(self, name: str) -> Manifest:
-        """The manifest of a checkpoint that has been verified; damaged ones after it are set aside."""
         manifest = Manifest.read(self._folder / name)
         if apart := difference(manifest.identity, self._identity):
             raise ConfigError(
                 f"checkpoint {self._folder / name} is of another run ({apart}); give the same options to resume it, "
                 "or another --output_dir"
             )
-        for later in folders.names(self._folder):
-            if int(later.removeprefix("step-")) > manifest.position.step:
-                folders.set_aside(self._folder, later)
         return manifest
+
+    def _reject(self, name: str, why: str, tell: Callable[[str], None]) -> None:
+        if folders.names(self._folder) == [name]:
+            raise folders.none_left(self._folder, why)
+        tell(folders.set_aside(self._folder, name, why))
 
     def _read(self, state: TrainingState, name: str, manifest: Manifest) -> Loaded:
         with Reader(self._folder / name / file for file in manifest.files) as reader:

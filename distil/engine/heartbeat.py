@@ -47,6 +47,9 @@ class Heartbeat:
             self._store.set_timeout(timedelta(seconds=self._silence))
             self._say(0)
         self._ranks.wait()
+        self._answered = time.monotonic()
+        if self._store is not None:
+            threading.Thread(target=self._guard, name="heartbeat guard", daemon=True).start()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._thread.start()
 
@@ -55,6 +58,7 @@ class Heartbeat:
         self._ranks.wait()
         self._over.set()
         self._thread.join()
+        self._ranks.wait()  # the store goes with rank 0
 
     def moved(self) -> None:
         """The main thread has done a piece of work."""
@@ -79,9 +83,20 @@ class Heartbeat:
             beat, now = beat + 1, time.monotonic()
             if self._store is not None:
                 heard = self._listen(heard, beat)
+                self._answered = time.monotonic()
             moved = moved if self._armed and moved[1] == self._moves else (now, self._moves)
             if now - moved[0] > self._hang:
                 self._hung(heard, now - moved[0])
+
+    def _guard(self) -> None:
+        """End the process where the store neither answers nor fails.
+
+        Over a wire that is cut, torch's client gives up waiting in time, tells the server so, and waits for that.
+        """
+        limit = self._silence + 2 * SECONDS_FOR_OTHERS
+        while not self._over.wait(SECONDS_BETWEEN_BEATS):
+            if time.monotonic() - self._answered > limit:
+                self._leave(f"rank 0 cannot be reached: no answer for {limit:.0f} s", aloud=True)
 
     def _sleep(self) -> None:
         """A beat's time, or less where a signal comes or a launcher goes."""

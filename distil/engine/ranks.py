@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -21,7 +22,7 @@ import deepspeed  # isort: skip
 from deepspeed.utils import logger  # isort: skip
 from torch import Tensor
 
-from distil.errors import LostRank, RunError, UserError, one_line
+from distil.errors import LostRank, RunError, UserError, by_all, one_line
 
 T = TypeVar("T")
 # Ranks of a large cluster start minutes apart where they read the software over a network.
@@ -135,8 +136,7 @@ def _attempt(work: Callable[[], T]) -> tuple[T | None, UserError | None]:
 
 def _settled(result: T, error: UserError | None) -> T:
     if error is not None:
-        error.shared = True
-        raise error
+        raise by_all(error)
     return result
 
 
@@ -154,6 +154,8 @@ def start_ranks() -> Ranks:
     store = dist.HashStore() if world == 1 else _meet(rank, world)
     limit = timedelta(seconds=COLLECTIVE_SECONDS)
     logger.setLevel("WARNING")
+    # DeepSpeed calls collectives by names that torch is about to drop; users cannot do anything about it.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     dist.init_process_group(backend, store=dist.PrefixStore("ranks", store), rank=rank, world_size=world, timeout=limit)
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
     control = None if backend == "gloo" else dist.new_group(backend="gloo", timeout=limit)

@@ -35,6 +35,8 @@ class Engine:
         self._unfused = optimizer if isinstance(optimizer, FP16_UnfusedOptimizer) else None
         # Stage 0 in fp32: the optimiser itself, which would take a step on gradients that are no numbers.
         self._plain = optimizer is self._engine.basic_optimizer
+        if self._plain:
+            self._take_plain_step, optimizer.step = optimizer.step, self._step_if_finite
         self.state = TrainingState(self._engine, ranks)
         if self._unfused is not None:
             # It has taken a step on zeros, which moves Adam's bias correction on by one and decays the weights.
@@ -56,20 +58,19 @@ class Engine:
         self._engine.backward(loss, scale_wrt_gas=False)
         boundary = self._engine.is_gradient_accumulation_boundary()
         if boundary and self._plain:
-            self._guard_plain_step()
+            parameters = self._engine.module.parameters()
+            self._norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         self._engine.step()
         if boundary and self._unfused is not None:
             self._norm = self._engine.get_global_grad_norm() / scale
         return output.terms * weight
 
-    def _guard_plain_step(self) -> None:
-        """Take the norm, and leave out a step on gradients that are no numbers, as every other optimiser here does."""
-        parameters = [p for p in self._engine.module.parameters() if p.grad is not None]
-        self._norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
-        if not torch.isfinite(self._norm):  # the same on every rank: gradients have been reduced
+    def _step_if_finite(self) -> None:
+        """The plain optimiser's step, left out on gradients that are no numbers, as every other optimiser here does."""
+        if torch.isfinite(self._norm):  # the same on every rank: gradients have been reduced
+            self._take_plain_step()
+        else:
             self._engine.skipped_steps += 1
-            for parameter in parameters:
-                parameter.grad = None
 
     def evaluate(self, *args: Any) -> Any:
         """The module's forward without gradient, in eval mode; all ranks must call it alike."""

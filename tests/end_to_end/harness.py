@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,15 +110,19 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
 
 
-def command(ranks: int | None, *arguments: object) -> list[str]:
-    """launch/pretrain.py by the launcher on so many ranks, or by python alone where None."""
+def command(ranks: int | None, *arguments: object, program: str = "launch/pretrain.py") -> list[str]:
+    """A program by the launcher on so many ranks, or by python alone where None."""
     if ranks is None:
-        return [sys.executable, "launch/pretrain.py", *map(str, arguments)]
+        return [sys.executable, program, *map(str, arguments)]
+    start = ["deepspeed", "--num_gpus", str(ranks), "--master_port", str(free_port()), program]
+    return [*start, *map(str, arguments)]
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    start = ["deepspeed", "--num_gpus", str(ranks), "--master_port", str(port), "launch/pretrain.py"]
-    return [*start, *map(str, arguments)]
+        return probe.getsockname()[1]
 
 
 def pretrain(ranks: int | None, *arguments: object, timeout: float = 240) -> subprocess.CompletedProcess[str]:
@@ -132,19 +139,68 @@ def must_pretrain(ranks: int | None, *arguments: object) -> str:
     return result.stdout
 
 
+class Started:
+    """A run in the background, whose output goes to ``log``; ends with everything it has started."""
+
+    def __init__(self, line: list[str], log: Path, **variables: str) -> None:
+        self.log = log
+        self._output = log.open("w")
+        self.process = subprocess.Popen(
+            line, cwd=ROOT, env=environment() | variables, stdout=self._output, stderr=self._output,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
+        self.family: list[psutil.Process] = []
+
+    def __enter__(self) -> Started:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.look()
+        for member in self.family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        self.process.wait(30)
+        self._output.close()
+
+    def wait_for(self, when: Callable[[], bool], seconds: float = 240) -> None:
+        """Until ``when`` holds, while the run is alive."""
+        began = time.monotonic()
+        while not when():
+            assert self.process.poll() is None, f"ended too early:\n{self.log.read_text()[-3000:]}"
+            assert time.monotonic() - began < seconds, f"nothing happened:\n{self.log.read_text()[-3000:]}"
+            time.sleep(0.02)
+
+    def look(self) -> list[psutil.Process]:
+        """All processes of the run that have been seen and live: launcher, its child, ranks, what they started."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            top = psutil.Process(self.process.pid)
+            self.family += [p for p in [top, *top.children(recursive=True)] if p not in self.family]
+        return [p for p in self.family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+    def ranks(self) -> list[psutil.Process]:
+        """The ranks' processes, in their order."""
+        found = {}
+        for member in self.look():
+            with contextlib.suppress(psutil.Error):
+                if "RANK" in (variables := member.environ()) and "--local_rank" in " ".join(member.cmdline()):
+                    found.setdefault(int(variables["RANK"]), member)
+        return [found[rank] for rank in sorted(found)]
+
+    def gone_within(self, seconds: float) -> float:
+        """Seconds until no process of the run is left; fails where that takes longer."""
+        began = time.monotonic()
+        while left := self.look():
+            self.process.poll()
+            assert time.monotonic() - began < seconds, f"{left} are left:\n{self.log.read_text()[-3000:]}"
+            time.sleep(0.05)
+        self.process.wait(10)
+        return time.monotonic() - began
+
+
 def start_and_kill(when: Callable[[], bool], ranks: int | None, *arguments: object, log: Path) -> None:
     """Start a run and kill every process of it with SIGKILL as soon as ``when`` holds."""
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command(ranks, *arguments), cwd=ROOT, env=environment(), stdout=output, stderr=output
-        )
-        while not when():
-            assert process.poll() is None, f"ended before it could be killed:\n{log.read_text()[-3000:]}"
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-        for member in family:
-            member.kill()
-        psutil.wait_procs(family, timeout=30)
-        process.wait(timeout=30)
+    with Started(command(ranks, *arguments), log) as run:
+        run.wait_for(when)
 
 
 def scalars(run: Path, tag: str) -> dict[int, float]:

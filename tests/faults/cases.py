@@ -1,0 +1,278 @@
+"""What is done to a run between its steps 10 and 15, each the fault of a row of docs/reliability.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from stage import Outcome, Stage
+
+NEWEST, BEFORE = "checkpoints/step-00000010", "checkpoints/step-00000005"
+SHARD = "rank-00001.safetensors"
+
+
+def flip(path: Path, at: int) -> None:
+    """Change one bit of a file, counted from its end where negative."""
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def undisturbed(stage: Stage) -> Outcome:
+    return stage.train(stage.copy("undisturbed"))
+
+
+def latest_missing(stage: Stage) -> Outcome:
+    run = stage.copy("latest_missing")
+    stage.first((run / "checkpoints/latest").unlink)
+    return stage.train(run)
+
+
+def latest_empty(stage: Stage) -> Outcome:
+    run = stage.copy("latest_empty")
+    stage.first(lambda: (run / "checkpoints/latest").write_text(""))
+    return stage.train(run)
+
+
+def latest_names_nothing(stage: Stage) -> Outcome:
+    run = stage.copy("latest_names_nothing")
+    stage.first(lambda: (run / "checkpoints/latest").write_text("../../elsewhere\n"))
+    return stage.train(run)
+
+
+def latest_alone(stage: Stage) -> Outcome:
+    run = stage.copy("latest_alone")
+    for name in (NEWEST, BEFORE):
+        stage.first(lambda name=name: shutil.rmtree(run / name))
+    return stage.train(run)
+
+
+def bit_flipped(stage: Stage) -> Outcome:
+    run = stage.copy("bit_flipped")
+    stage.first(lambda: flip(run / NEWEST / SHARD, -1000))
+    return stage.train(run)
+
+
+def bit_flipped_in_the_manifest(stage: Stage) -> Outcome:
+    run = stage.copy("bit_flipped_in_the_manifest")
+    stage.first(lambda: flip(run / NEWEST / "manifest.json", 200))
+    return stage.train(run)
+
+
+def shard_missing(stage: Stage) -> Outcome:
+    run = stage.copy("shard_missing")
+    stage.first((run / NEWEST / SHARD).unlink)
+    return stage.train(run)
+
+
+def shard_short(stage: Stage) -> Outcome:
+    run = stage.copy("shard_short")
+    stage.first(lambda: (run / NEWEST / SHARD).write_bytes((run / NEWEST / SHARD).read_bytes()[:-7]))
+    return stage.train(run)
+
+
+def all_damaged(stage: Stage) -> Outcome:
+    run = stage.copy("all_damaged")
+    for name in (NEWEST, BEFORE):
+        stage.first(lambda name=name: flip(run / name / SHARD, -1000))
+    return stage.train(run)
+
+
+class Poison:
+    """Unpickled, it would leave a file behind."""
+
+    def __init__(self, mark: str) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (Path(self.mark),)
+
+
+def _poison(run: Path, name: str, mark: Path) -> None:
+    """Put a pickle in a shard's place, with a manifest that has its size and hash, as whoever can write here could."""
+    import torch
+
+    from distil.checkpoint.manifest import FileEntry, Manifest, hash_file
+
+    shard = run / name / SHARD
+    torch.save({"weights": Poison(str(mark))}, shard)
+    torch.save({"weights": Poison(str(mark))}, run / name / "mp_rank_00_model_states.pt")
+    manifest = Manifest.read(run / name)
+    manifest.files[SHARD] = FileEntry(shard.stat().st_size, hash_file(shard))
+    manifest.write(run / name)
+    manifest.verify(run / name)
+
+
+def poisoned(stage: Stage) -> Outcome:
+    run = stage.copy("poisoned")
+    stage.first(lambda: _poison(run, NEWEST, run.parent / "poison-ran"))
+    return stage.train(run)
+
+
+def poisoned_all(stage: Stage) -> Outcome:
+    run = stage.copy("poisoned_all")
+    for name in (NEWEST, BEFORE):
+        stage.first(lambda name=name: _poison(run, name, run.parent / "poison-ran"))
+    return stage.train(run)
+
+
+def another_recipe(stage: Stage) -> Outcome:
+    return stage.train(stage.copy("another_recipe"), 15, "--lr", "1e-3", "--temperature", "4")
+
+
+def another_store(stage: Stage) -> Outcome:
+    return stage.train(stage.copy("another_store"), 15, "--store", str(stage.material / "other"))
+
+
+def anothers_checkpoints(stage: Stage) -> Outcome:
+    """run.json says that all is well, but the checkpoints in the folder are of another recipe."""
+    run = stage.copy("anothers_checkpoints")
+
+    def spoil() -> None:
+        identity = json.loads((run / "run.json").read_text())
+        identity["mathematics"]["optimizer"]["lr"] = 1e-3
+        (run / "run.json").write_text(json.dumps(identity))
+
+    stage.first(spoil)
+    return stage.train(run, 15, "--lr", "1e-3")
+
+
+def under(config: str, precision: str, name: str, steps: range, **how: object) -> Callable[[Stage], Outcome]:
+    """A case in which the teacher gives NaN, in a placement of its own."""
+
+    def case(stage: Stage) -> Outcome:
+        with stage.teacher_gives(float("nan"), steps):
+            options = ("--deepspeed", f"ds_config/{config}.json", "--precision", precision, "--max_bad_steps", "3")
+            return stage.train(stage.work / name, 8, *options)
+
+    return case
+
+
+PLACEMENTS = (("zero0", "fp32"), ("zero0", "bf16"), ("zero1", "fp32"), ("zero1", "bf16"), ("zero2", "fp32"),
+              ("zero3", "fp32"), ("zero3", "bf16"), ("zero1", "fp16"), ("zero0", "fp16"))  # fmt: skip
+for placed, computed in PLACEMENTS:
+    for how, when in (("once", range(3, 4)), ("for_good", range(6, 99))):
+        globals()[f"nan_{how}_{placed}_{computed}"] = under(placed, computed, f"nan_{how}_{placed}_{computed}", when)
+
+
+def scale_collapses(stage: Stage) -> Outcome:
+    with stage.gradients_times(float("inf"), range(6, 99)):
+        return stage.train(stage.work / "scale_collapses", 60, "--precision", "fp16")
+
+
+def scale_collapses_without_zero(stage: Stage) -> Outcome:
+    with stage.gradients_times(float("inf"), range(6, 99)):
+        options = ("--deepspeed", "ds_config/zero0.json", "--precision", "fp16")
+        return stage.train(stage.work / "scale_collapses_without_zero", 60, *options)
+
+
+def gradients_infinite(stage: Stage) -> Outcome:
+    with stage.gradients_times(float("inf"), range(6, 99)):
+        return stage.train(stage.work / "gradients_infinite", 60)
+
+
+def from_one_rank(stage: Stage) -> Outcome:
+    stage.first(lambda: shutil.copytree(stage.work / "one", stage.work / "from_one_rank") and None)
+    return stage.train(stage.work / "from_one_rank")
+
+
+def placed_under(config: str, name: str, origin: str = "broken") -> Callable[[Stage], Outcome]:
+    """A case that goes on under another ds_config."""
+
+    def case(stage: Stage) -> Outcome:
+        stage.first(lambda: shutil.copytree(stage.work / origin, stage.work / name) and None)
+        return stage.train(stage.work / name, 15, "--deepspeed", f"ds_config/{config}.json")
+
+    return case
+
+
+under_zero0 = placed_under("zero0", "under_zero0")
+under_zero2 = placed_under("zero2", "under_zero2")
+under_zero3 = placed_under("zero3", "under_zero3")
+under_zero3_from_one = placed_under("zero3", "under_zero3_from_one", "one")
+
+
+def for_one_rank(stage: Stage) -> Outcome:
+    """Only a copy: the test itself goes on with it."""
+    stage.copy("for_one_rank")
+    return Outcome(0, "", "", 0.0)
+
+
+def mount(folder: Path, size: str) -> None:
+    """A small disk of its own in a folder's place, with what the folder held."""
+    held = folder.with_name(f"{folder.name}.held")
+    if folder.exists():
+        folder.rename(held)
+    folder.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
+    if held.exists():
+        shutil.copytree(held, folder, dirs_exist_ok=True)
+
+
+def unmount(folder: Path) -> None:
+    """Take the disk away; what it held stays in the folder."""
+    held = folder.with_name(f"{folder.name}.held")
+    shutil.rmtree(held, ignore_errors=True)
+    shutil.copytree(folder, held)
+    subprocess.run(["umount", str(folder)], check=True)
+    folder.rmdir()
+    held.rename(folder)
+
+
+def _occupied(folder: Path) -> int:
+    return sum(-(-path.stat().st_size // 4096) * 4096 for path in folder.rglob("*") if path.is_file())
+
+
+def disk_full(stage: Stage) -> Outcome:
+    """Room for the two checkpoints that are there and a part of a third."""
+    run = stage.copy("disk_full")
+    if os.geteuid():
+        return Outcome(0, "", "", 0.0)
+    there = run / "checkpoints"
+    stage.first(lambda: mount(there, str(_occupied(there) + _occupied(there / "latest") + 200 * 1024)))
+    outcome = stage.train(run)
+    outcome.facts["left"] = sorted(path.name for path in there.iterdir())
+    stage.first(lambda: unmount(there))
+    return outcome
+
+
+def disk_freed(stage: Stage) -> Outcome:
+    return stage.train(stage.work / "disk_full")
+
+
+def curves_unwritable(stage: Stage) -> Outcome:
+    run = stage.copy("curves_unwritable")
+    if os.geteuid():
+        return Outcome(0, "", "", 0.0)
+    stage.first(lambda: shutil.rmtree(run / "tensorboard"))
+    stage.first(lambda: mount(run / "tensorboard", "4k"))
+    outcome = stage.train(run)
+    stage.first(lambda: unmount(run / "tensorboard"))
+    return outcome
+
+
+def export_unwritable(stage: Stage) -> Outcome:
+    """The run's folder is on a disk that has room for checkpoints and curves, but not for a model."""
+    run = stage.copy("export_unwritable")
+    if os.geteuid():
+        return Outcome(0, "", "", 0.0)
+    stage.first(lambda: mount(run, str(_occupied(run) + 400 * 1024)))
+
+    def fill() -> None:
+        free = shutil.disk_usage(run).free
+        (run / "filler").write_bytes(bytes(max(0, free - 380 * 1024)))
+
+    stage.first(fill)
+    outcome = stage.train(run)
+    outcome.facts["left"] = [path.name for path in run.iterdir() if "student" in path.name]
+    stage.first((run / "filler").unlink)
+    stage.first(lambda: unmount(run))
+    return outcome
+
+
+def export_again(stage: Stage) -> Outcome:
+    return stage.train(stage.work / "export_unwritable")

@@ -1,0 +1,133 @@
+"""Signals, killed and stopped processes, faults inside a rank: a real run of two ranks meets them one by one."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from harness import Started, command, must_pretrain, pretrain, scalars, tags
+from history import (
+    SAVE_EVERY,
+    SILENCE,
+    STEPS,
+    arguments,
+    live,
+    newest,
+    saved_at,
+    to_all_ranks,
+    to_its_child,
+    to_launcher,
+    to_rank,
+)
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.faults
+CLOCKED = {"speed/tokens_per_second", "speed/eta_hours", "memory/peak_gib", "data/wait_fraction"}
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """The folder of the one run that every test of this module goes on with."""
+    return tmp_path_factory.mktemp("history") / "run"
+
+
+@pytest.fixture
+def live_on(material, out, tmp_path):
+    return lambda fault=None, **how: live(material, out, tmp_path / "log", fault, **how)
+
+
+def test_usr1_saves_and_asks_to_be_started_again(live_on):
+    life = live_on(to_all_ranks(signal.SIGUSR1))
+    assert life.code == 75 and life.seconds < 20, life.output
+    assert saved_at(life) == life.newest_after
+    assert "stopped: SIGUSR1 received; saved at step" in life.output
+
+
+def test_one_rank_is_told_and_all_stop(live_on):
+    life = live_on(to_rank(1, signal.SIGTERM))
+    assert life.code == 75 and saved_at(life) == life.newest_after, life.output
+
+
+def test_a_stop_file(live_on, out):
+    life = live_on(lambda run: (out / "stop").touch())
+    assert life.code == 75 and saved_at(life) == life.newest_after, life.output
+    assert not (out / "stop").exists(), "the next start would stop at once"
+
+
+def test_a_rank_is_killed(live_on):
+    life = live_on(to_rank(1, signal.SIGKILL), seconds=30)
+    assert life.code not in (0, 75)
+    assert "rank has gone" in life.output and "Traceback" not in life.output, life.output
+
+
+def test_rank_0_is_killed(live_on):
+    life = live_on(to_rank(0, signal.SIGKILL), seconds=30)
+    assert life.code not in (0, 75)
+    assert "gone" in life.output or "cannot be reached" in life.output, life.output
+
+
+def test_a_rank_hangs_as_a_stopped_process(live_on):
+    # After the heartbeat has spoken, the launcher grants the stopped rank 30 s to end by itself.
+    life = live_on(to_rank(1, signal.SIGSTOP), seconds=SILENCE + 45)
+    assert life.code == 70, life.output
+    assert "rank 1 (host " in life.output and f"has been silent for {SILENCE} s" in life.output
+
+
+def test_a_rank_hangs_alive(live_on):
+    life = live_on(spoilt=("hang", 1, 8))
+    assert life.code == 70, life.output
+    assert "no micro-batch has ended for" in life.output and "rank 1 at " in life.output
+    assert "rank 0 at" not in life.output, "rank 0 only waits, in a collective"
+
+
+def test_a_rank_raises(live_on):
+    life = live_on(spoilt=("raise", 1, 8))
+    assert life.code == 70
+    errors = [line for line in life.output.splitlines() if line.startswith("error: ")]
+    assert errors[0] == "error: rank 1: ZeroDivisionError: an injected fault", life.output
+    assert all("rank 1 failed first: ZeroDivisionError" in line for line in errors[1:]), errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("whom", [to_launcher, to_its_child])
+def test_the_launcher_is_killed(live_on, whom, number):
+    life = live_on(whom(number), seconds=40)
+    assert life.code != 0, life.output
+    assert saved_at(life) == life.newest_after, "the ranks save before they go"
+
+
+@pytest.mark.parametrize("rank", ["0", "1", "all"])
+def test_killed_in_the_middle_of_a_save(live_on, rank):
+    life = live_on(spoilt=("die writing", rank, 12))
+    assert life.code not in (0, 75)
+    assert life.newest_before < life.newest_after < life.newest_before + 12 + SAVE_EVERY
+    assert any(name.endswith(".draft") for name in life.left), "half a checkpoint is there, and none takes it for one"
+
+
+def test_killed_before_a_save_is_published(live_on):
+    life = live_on(spoilt=("die before rename", "0", 12))
+    assert life.code not in (0, 75) and any(name.endswith(".draft") for name in life.left), life.output
+
+
+def test_a_second_job_in_the_same_folder_is_refused(material, out, tmp_path):
+    before = newest(out)
+    with Started(command(2, *arguments(material, out)), tmp_path / "log") as run:
+        run.wait_for(lambda: newest(out) > before)
+        second = pretrain(None, *arguments(material, out))
+        assert second.returncode == 78, second.stderr
+        holder = run.ranks()[0].pid
+        assert f"is in use by process {holder} on " in second.stderr and second.stderr.count("\n") == 1
+        run.process.send_signal(signal.SIGINT)
+        run.gone_within(40)
+        assert run.process.returncode != 0
+        assert "interrupted; saved at step" in run.log.read_text()
+
+
+def test_and_in_the_end_it_is_the_run_that_nothing_happened_to(material, out, tmp_path):
+    assert "resuming from" in must_pretrain(2, *arguments(material, out))
+    must_pretrain(2, *arguments(material, tmp_path / "whole"))
+    for tag in tags(out) - CLOCKED:
+        assert scalars(out, tag) == scalars(tmp_path / "whole", tag), tag
+    ours, theirs = (load_file(run / "student" / "model.safetensors") for run in (out, tmp_path / "whole"))
+    assert ours.keys() == theirs.keys() and all(ours[name].equal(theirs[name]) for name in ours)
+    assert newest(out) == STEPS
