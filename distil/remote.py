@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,11 +29,17 @@ class HostError(UserError):
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a command on a host; ``problem`` is empty where ssh reached it and the command returned 0."""
+    """What came of a command on a host; ``problem`` is empty where ssh reached it and the command returned 0.
+
+    ``code`` is the command's, or SSH_FAILED; ``began`` and ``ended`` are by our clock.
+    """
 
     host: str
     output: str
     problem: str = ""
+    code: int = 0
+    began: float = 0.0
+    ended: float = 0.0
 
 
 def ask(
@@ -41,19 +48,20 @@ def ask(
     """Run a command on a host that is a checked name; each word arrives there as it is."""
     options = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_SECONDS}", "-T", "-x"]
     options += (["-p", str(port)] if port else []) + os.environ.get(_PDSH_VARIABLE, "").split()
+    began = time.time()
     try:
         done = subprocess.run(
             ["ssh", *options, "--", host, shlex.join(command)],
             input=stdin, capture_output=True, text=True, errors="replace", timeout=seconds,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return Answer(host, "", f"no answer within {seconds:g} s")
+        return Answer(host, "", f"no answer within {seconds:g} s", SSH_FAILED)
     except FileNotFoundError as error:
         raise ConfigError("there is no ssh; apt-get install openssh-client") from error
-    said = done.stderr.strip().splitlines() or [f"{'ssh' if done.returncode == SSH_FAILED else command[0]} is silent"]
+    problem = ""
     if done.returncode:
-        return Answer(host, done.stdout, f"{said[-1][:200]} (exit code {done.returncode})")
-    return Answer(host, done.stdout)
+        problem = f"{(done.stderr.strip().splitlines() or ['it says nothing'])[-1][:200]} (exit code {done.returncode})"
+    return Answer(host, done.stdout, problem, done.returncode, began, time.time())
 
 
 def ask_all(hosts: Sequence[str], command: Sequence[str], **how: object) -> list[Answer]:

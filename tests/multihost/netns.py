@@ -79,6 +79,20 @@ class Host:
                     found[process.pid] = " ".join(process.cmdline())
         return found
 
+    @contextlib.contextmanager
+    def seeing(self, source: Path, target: Path) -> Iterator[None]:
+        """Let whoever logs in to this host see ``source`` in the place of ``target``."""
+        enter = ["nsenter", "--mount", f"--target={self._sshd()[0]}"]
+        _run(*enter, "mount", "--bind", str(source), str(target))
+        try:
+            yield
+        finally:
+            _run(*enter, "umount", str(target))
+
+    def _sshd(self) -> list[int]:
+        numbers = map(int, subprocess.check_output(["ip", "netns", "pids", self.namespace], text=True).split())
+        return [number for number in numbers if psutil.Process(number).name() == "sshd"]
+
     def start_sshd(self) -> None:
         """Let others in; ended with everything else on the host."""
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
@@ -86,10 +100,8 @@ class Host:
 
     def stop_sshd(self) -> None:
         """The host stays up, but nobody gets in."""
-        for number in subprocess.check_output(["ip", "netns", "pids", self.namespace], text=True).split():
-            with contextlib.suppress(psutil.Error):
-                if psutil.Process(int(number)).name() == "sshd":
-                    os.kill(int(number), signal.SIGKILL)
+        for number in self._sshd():
+            os.kill(number, signal.SIGKILL)
 
 
 def _run(*command: str) -> None:
