@@ -17,8 +17,8 @@ import torch
 from distil import hosts, remote
 from distil.doctor import collective, there
 from distil.doctor.finding import FAIL, OK, WARN, Finding
-from distil.doctor.storage import standing
 from distil.errors import ConfigError, one_line
+from distil.folder import standing
 
 ROOT = Path(__file__).parents[2]
 CLOCKS_APART = 2.0  # seconds

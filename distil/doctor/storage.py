@@ -14,7 +14,7 @@ from distil.config import Recipe
 from distil.data import samples
 from distil.doctor.finding import FAIL, OK, WARN, Finding, within
 from distil.errors import UserError, one_line
-from distil.folder import prepared
+from distil.folder import prepared, standing
 from distil.models.families import family_of
 from distil.models.loading import load_config
 from distil.models.student import student_config
@@ -32,14 +32,6 @@ def examine(output_dir: str, recipe: Recipe) -> Iterator[Finding]:
     folder = standing(Path(output_dir))
     yield _writable(folder, output_dir)
     yield _room(folder, recipe)
-
-
-def standing(folder: Path) -> Path:
-    """The folder itself, or the nearest one above it that exists: there it will be made."""
-    folder = folder.absolute()
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return folder
 
 
 def _writable(folder: Path, output_dir: str) -> Finding:
