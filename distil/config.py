@@ -167,6 +167,10 @@ class Run:
     keep_checkpoints: int = option("newest checkpoints that stay", default=2)
     heldout_store: str = option("prefix of the held-out store ('' takes STORE-heldout where it exists)", default="")
     heldout_tokens: int = option("at most so many held-out tokens are evaluated", default=65536)
+    max_bad_steps: int = option("steps in a row without a finite loss or gradient that end the run", default=10)
+    spike_factor: float = option("a loss so many times its running mean is told and counted (0: never)", default=10.0)
+    silence_seconds: float = option("a rank that says nothing for so long is lost, and the job ends", default=60.0)
+    hang_seconds: float = option("a job in which no micro-batch ends for so long has hung, and ends", default=900.0)
 
     def __post_init__(self) -> None:
         _require(self.log_every > 0, "log_every", self.log_every, "above 0")
@@ -174,6 +178,10 @@ class Run:
         _require(self.save_every >= 0, "save_every", self.save_every, "0 or more")
         _require(self.heldout_tokens > 0, "heldout_tokens", self.heldout_tokens, "above 0")
         _require(self.keep_checkpoints > 0, "keep_checkpoints", self.keep_checkpoints, "above 0")
+        _require(self.max_bad_steps > 0, "max_bad_steps", self.max_bad_steps, "above 0")
+        _require(self.spike_factor >= 0, "spike_factor", self.spike_factor, "0 or more")
+        for name in ("silence_seconds", "hang_seconds"):
+            _require(getattr(self, name) >= 5, name, getattr(self, name), "5 or more")
 
 
 GROUPS: dict[str, type] = {

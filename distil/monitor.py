@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,27 +28,34 @@ class Monitor:
 
     def __init__(self, folder: Path, title: str, step: int, tokens: int, total: int, first: bool) -> None:
         self._first, self._title, self._total, self._step = first, title, total, step
+        self._failed = False
+        self._writers: list[SummaryWriter] = []
         if not first:
             return
-        self._by_step = SummaryWriter(str(folder), purge_step=step + 1 if step else 0)
-        self._by_tokens = SummaryWriter(str(folder / "by_tokens"), purge_step=tokens + 1 if tokens else 0)
         self._bar = tqdm(total=total, initial=step, desc=title, unit="step", disable=None, dynamic_ncols=True)
         self._line_at = time.monotonic()
+        self._write(lambda: self._open(folder, step, tokens))
+
+    def _open(self, folder: Path, step: int, tokens: int) -> None:
+        for where, at in ((folder, step), (folder / "by_tokens", tokens)):
+            self._writers.append(SummaryWriter(str(where), purge_step=at + 1 if at else 0))
 
     def texts(self, texts: dict[str, Any]) -> None:
         """Put configuration and versions beside the curves, as preformatted text."""
-        if self._first:
-            for name, value in texts.items():
-                value = value if isinstance(value, str) else json.dumps(value, indent=2)
-                self._by_step.add_text(name, "\n".join("    " + line for line in value.splitlines()), self._step)
+        for name, value in texts.items():
+            value = value if isinstance(value, str) else json.dumps(value, indent=2)
+            text = "\n".join("    " + line for line in value.splitlines())
+            self._write(lambda name=name, text=text: [w.add_text(name, text, self._step) for w in self._writers[:1]])
 
     def scalars(self, values: dict[str, float], step: int, tokens: int) -> None:
         """Write scalars at a step and at the tokens seen."""
-        if not self._first:
-            return
-        for tag, value in values.items():
-            self._by_step.add_scalar(tag, value, step)
-            self._by_tokens.add_scalar(tag, value, tokens)
+
+        def add() -> None:
+            for writer, at in zip(self._writers, (step, tokens), strict=False):
+                for tag, value in values.items():
+                    writer.add_scalar(tag, value, at)
+
+        self._write(add)
 
     def progress(self, step: int, values: dict[str, str]) -> None:
         """Advance the bar; without a terminal print a line now and then, and always the last."""
@@ -62,18 +70,32 @@ class Monitor:
             details = ", ".join(f"{name} {value}" for name, value in values.items())
             print(f"{self._title}: step {step}/{self._total}, {details}", flush=True)
 
+    def warn(self, line: str) -> None:
+        """Say on standard error, once, above the progress bar, that something is not as it should be."""
+        if self._first:
+            self._bar.clear()
+            print(f"warning: {line}", file=sys.stderr, flush=True)
+
     def flush(self) -> None:
         """Put on disk what was written, so that the curves reach as far as the checkpoint that is about to be."""
-        if self._first:
-            self._by_step.flush()
-            self._by_tokens.flush()
+        self._write(lambda: [writer.flush() for writer in self._writers])
 
     def close(self) -> None:
         """Write what is pending and leave the terminal clean."""
         if self._first:
             self._bar.close()
-            self._by_step.close()
-            self._by_tokens.close()
+            self._write(lambda: [writer.close() for writer in self._writers])
+
+    def _write(self, work: Callable[[], object]) -> None:
+        """Curves are not worth a run: where they cannot be written, that is said once, and training goes on."""
+        if not self._first or self._failed:
+            return
+        try:
+            work()
+        except OSError as error:
+            self._failed = True
+            self._writers = []
+            self.warn(f"TensorBoard's files cannot be written ({error}): training goes on without curves")
 
 
 def peak_memory_gib(device: torch.device) -> float:

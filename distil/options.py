@@ -25,6 +25,7 @@ class Options:
     max_steps: int | None = None
     precision: str = "auto"
     dry_run: bool = False
+    max_hours: float | None = None
 
 
 class Parser(argparse.ArgumentParser):
@@ -53,6 +54,8 @@ def parse(arguments: Sequence[str], description: str) -> tuple[Options, Recipe]:
     given = vars(values)
     if given["max_steps"] is not None and given["max_steps"] < 1:
         raise ConfigError(f"max_steps is {given['max_steps']}; it must be above 0")
+    if given["max_hours"] is not None and not given["max_hours"] > 0:
+        raise ConfigError(f"max_hours is {given['max_hours']}; it must be above 0")
     options = Options(**{f.name: given.pop(f.name) for f in dataclasses.fields(Options)})
     del given["local_rank"]
     return options, Recipe.load(name, given)
@@ -80,6 +83,12 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     run.add_argument(
         "--max_steps", metavar="N", type=int, help="stop after step N of the schedule, which stays as it is"
+    )
+    run.add_argument(
+        "--max_hours",
+        metavar="H",
+        type=float,
+        help="save and stop, with exit code 75, after so many hours of this process",
     )
     run.add_argument(
         "--precision", choices=PRECISIONS, default="auto", help="auto: the ds_config's where the device has it"

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
+from safetensors import SafetensorError
 
 import distil
-from distil import engine as ds
-from distil.checkpoint import Checkpoints, Position
+from distil.checkpoint.manifest import Position
+from distil.checkpoint.saving import Checkpoints
 from distil.config import Recipe
 from distil.data import samples
-from distil.engine import DTYPES, Engine, Ranks
-from distil.errors import ConfigError, UserError
+from distil.engine.device import DTYPES, precisions_of
+from distil.engine.heartbeat import Heartbeat
+from distil.engine.ranks import Ranks, start_ranks, stop_ranks
+from distil.engine.wrapped import Engine
+from distil.errors import ConfigError, RunError, UserError
 from distil.export import export_student, write_card
 from distil.folder import prepared
+from distil.health import Health
 from distil.job import Job, describe, settle
 from distil.kernels.paths import path_for
 from distil.models.distiller import Distiller
@@ -25,35 +33,60 @@ from distil.models.loading import load_masked_lm
 from distil.models.student import decay_groups, make_student
 from distil.monitor import Monitor, git_revision
 from distil.options import DEFAULT_RECIPE, Options
-from distil.placement import place
+from distil.placement import Placement, place
 from distil.prepare import FROM_RECIPE, prepare_stores, recipe_digest, sample_encoder
 from distil.results import RESULTS, Results, measure
-from distil.rundir import check, claim, finished, free_folder
+from distil.rundir import check, claim, finished, free_folder, held
+from distil.stopping import StopRequest
 from distil.trainer import Trainer
 
 RUNS = Path("runs")
 STUDENT = "student"  # folder of the export within a run
+STOP = "stop"  # a file of this name in a run's folder stops it
 REAL_RUN = (
     "to run the real one: deepspeed launch/pretrain.py --deepspeed ds_config/zero1.json "
     "--recipe distilbert-base-uncased --teacher NAME_OR_DIR --store PREFIX"
 )
 
 
+@dataclass(frozen=True)
+class Guard:
+    """What watches over all runs of a process."""
+
+    stop: StopRequest
+    heartbeat: Heartbeat
+
+
 def pretrain(options: Options, recipe: Recipe) -> None:
-    """Run ``recipe`` as the options place it, on all ranks of the launcher. Raises DataError and ConfigError."""
-    ranks = ds.start_ranks()
+    """Run ``recipe`` as the options place it, on all ranks of the launcher.
+
+    Raises DataError, ConfigError and RunError; Stopped, with everything saved, where it was asked to end early.
+    """
+    stop = StopRequest(options.max_hours)
+    stop.listen()
+    ranks = start_ranks()
+    heartbeat = Heartbeat(ranks, stop, recipe.run.silence_seconds, recipe.run.hang_seconds)
+    heartbeat.start()
     try:
-        _run(options, recipe, ranks)
-    except UserError as mistake:
-        if mistake.shared:
-            ds.stop_ranks()
-        raise  # after anything else other ranks may be waiting in a collective: to leave politely could hang
-    ds.stop_ranks()
+        _run(options, recipe, ranks, Guard(stop, heartbeat))
+    except UserError as ending:
+        if not ending.shared:
+            raise ranks.cause_of(ending) or ending from None
+        heartbeat.end()
+        stop_ranks()
+        raise
+    except Exception as error:
+        # Other ranks may be waiting in a collective: to leave politely could hang.
+        if (cause := ranks.cause_of(error)) is not None:
+            raise cause from None
+        raise
+    heartbeat.end()
+    stop_ranks()
 
 
-def _run(options: Options, recipe: Recipe, ranks: Ranks) -> None:
+def _run(options: Options, recipe: Recipe, ranks: Ranks, guard: Guard) -> None:
     """One run, or what an earlier one left of it."""
-    precisions = ds.precisions_of(ranks.device)
+    precisions = precisions_of(ranks.device)
     placement = ranks.all_do(
         lambda: place(options.deepspeed, recipe, ranks.world, ranks.device.type, precisions, options.precision)
     )
@@ -62,7 +95,7 @@ def _run(options: Options, recipe: Recipe, ranks: Ranks) -> None:
         _say(ranks, f"  a real but small distillation, the embedded default; {REAL_RUN}")
     for note in placement.notes:
         _say(ranks, f"  {note}")
-    teacher = _resolve_teacher(recipe, options, ranks)
+    teacher = _resolve_teacher(recipe, options, ranks, guard)
     ranks.first_does(lambda: prepare_stores(recipe, teacher))
     job = ranks.all_do(lambda: settle(recipe, placement, teacher, options.max_steps))
     _say(ranks, describe(job))
@@ -73,13 +106,15 @@ def _run(options: Options, recipe: Recipe, ranks: Ranks) -> None:
     if done := ranks.first_does(lambda: finished(folder, job)):
         _say(ranks, f"already done in {folder}, at step {done.step:,}; --max_steps or another --output_dir trains on")
     else:
-        done = _train(job, folder, ranks)
+        with ExitStack() as stack:
+            ranks.first_does(lambda: stack.enter_context(held(folder)))
+            done = _train(job, folder, ranks, guard)
     _say(ranks, f"\n{done.table()}\n")
     _say(ranks, f"student:     {folder / STUDENT}")
     _say(ranks, f"tensorboard: tensorboard --logdir {folder.parent}")
 
 
-def _resolve_teacher(recipe: Recipe, options: Options, ranks: Ranks) -> str:
+def _resolve_teacher(recipe: Recipe, options: Options, ranks: Ranks, guard: Guard) -> str:
     """Folder or hub name of the teacher; a built-in one is made first, by its own recipe where it has one."""
     name = recipe.model.teacher
     if name.startswith(samples.PREFIX):
@@ -93,53 +128,80 @@ def _resolve_teacher(recipe: Recipe, options: Options, ranks: Ranks) -> str:
     if ranks.first_does(lambda: (folder / RESULTS).exists()):
         return str(folder / STUDENT)
     if options.dry_run:  # the unfitted model has the same shape
-        return _resolve_teacher(of_teacher, options, ranks)
+        return _resolve_teacher(of_teacher, options, ranks, guard)
     _say(ranks, f"  its teacher is fitted first, once, by the recipe {of_teacher.name}; kept in {folder}\n")
-    _run(Options(of_teacher.name, options.deepspeed, str(folder), None, options.precision), of_teacher, ranks)
+    of_run = Options(of_teacher.name, options.deepspeed, str(folder), None, options.precision)
+    _run(of_run, of_teacher, ranks, guard)
     _say(ranks, f"\nthe teacher is ready; now the recipe {recipe.name}")
     return str(folder / STUDENT)
 
 
-def _train(job: Job, folder: Path, ranks: Ranks) -> Results:
+def _train(job: Job, folder: Path, ranks: Ranks, guard: Guard) -> Results:
     recipe, placement = job.recipe, job.placement
-    dtype = DTYPES[placement.precision]
     torch.manual_seed(recipe.optimizer.seed)
-    ranks.first_does(lambda: path_for(ranks.device).name)  # builds its kernels once; the others find them built
-    path = ranks.all_do(lambda: path_for(ranks.device))
-    _say(ranks, f"  {'loss':<16}{path.name}: {path.why}")
-    teacher, teacher_family = ranks.all_do(lambda: load_masked_lm(job.teacher, dtype))
-    shape = (recipe.model.student, recipe.model.student_layers, recipe.model.dropout)
-    student = ranks.all_do(lambda: make_student(teacher, *shape))
-    ranks.first_does(lambda: claim(folder, job))
-    teacher = teacher.to(ranks.device)
-    family = FAMILIES[recipe.model.student]
-    compared = (teacher, teacher_family) if recipe.loss.needs_teacher else (None, None)
-    module = Distiller(student, family, *compared, recipe.loss)
-    engine = Engine(module, decay_groups(module, recipe.optimizer.weight_decay), placement, ranks)
-    checkpoints = Checkpoints(folder / "checkpoints", recipe.run.keep_checkpoints, ranks, placement)
+    student, engine = _build(job, ranks, lambda: claim(folder, job))
+    checkpoints = Checkpoints(
+        folder / "checkpoints", recipe.run.keep_checkpoints, ranks, placement, job.identity()
+    )  # fmt: skip
+    health = Health(recipe.run, _least_scale(placement))
     at = Position(0, 0, 0)
-    if (newest := checkpoints.newest()) is not None:
-        at = ranks.all_do(lambda: checkpoints.load(engine, newest))
-        _say(ranks, f"resuming from {folder / 'checkpoints' / newest}")
+    if (there := checkpoints.restore(engine.state, lambda line: _say(ranks, line))) is not None:
+        at = there.position
+        health.resume(there.health)
     _say(ranks, "")
     monitor = Monitor(folder / "tensorboard", recipe.name, at.step, at.tokens, job.stop_step, ranks.first)
-    if ranks.first:
-        monitor.texts(_texts(job))
+    monitor.texts(_texts(job))
+    guard.stop.files = (folder / STOP,)
     try:
-        at = Trainer(job, engine, ranks, checkpoints, monitor, at).train()
+        trainer = Trainer(
+            job, engine, ranks, checkpoints, monitor, at, health=health, stop=guard.stop, heartbeat=guard.heartbeat
+        )
+        at = trainer.train()
     finally:
         monitor.close()
     parameters = {name: value for name, value in engine.fp32_parameters(student) if ranks.first}
     engine.close()
 
     def finish() -> Results:
-        export_student(folder / STUDENT, family, student.config, parameters, job.tokenizer)
-        results = measure(job, folder / STUDENT, at.step, dtype, ranks.device)
-        write_card(folder / STUDENT, recipe, at.step, at.tokens, results.table())
-        results.write(folder)
+        dtype = DTYPES[placement.precision]
+        try:
+            export_student(
+                folder / STUDENT, FAMILIES[recipe.model.student], student.config, parameters, job.tokenizer
+            )  # fmt: skip
+            results = measure(job, folder / STUDENT, at.step, dtype, ranks.device)
+            write_card(folder / STUDENT, recipe, at.step, at.tokens, results.table())
+            results.write(folder)
+        except (OSError, SafetensorError) as error:
+            raise RunError(
+                f"trained and saved to step {at.step}, but the student cannot be exported to {folder / STUDENT}: "
+                f"{error}; make room there, and the same command exports it from the checkpoint"
+            ) from error
         return results
 
     return ranks.first_does(finish)
+
+
+def _build(job: Job, ranks: Ranks, claim_folder: Callable[[], None]) -> tuple[transformers.PreTrainedModel, Engine]:
+    """Student and engine; the run's folder is claimed when everything that can be refused has been looked at."""
+    recipe, placement = job.recipe, job.placement
+    ranks.first_does(lambda: path_for(ranks.device).name)  # builds its kernels once; the others find them built
+    path = ranks.all_do(lambda: path_for(ranks.device))
+    _say(ranks, f"  {'loss':<16}{path.name}: {path.why}")
+    teacher, teacher_family = ranks.all_do(lambda: load_masked_lm(job.teacher, DTYPES[placement.precision]))
+    shape = (recipe.model.student, recipe.model.student_layers, recipe.model.dropout)
+    student = ranks.all_do(lambda: make_student(teacher, *shape))
+    ranks.first_does(claim_folder)
+    teacher = teacher.to(ranks.device)
+    compared = (teacher, teacher_family) if recipe.loss.needs_teacher else (None, None)
+    module = Distiller(student, FAMILIES[recipe.model.student], *compared, recipe.loss)
+    return student, Engine(module, decay_groups(module, recipe.optimizer.weight_decay), placement, ranks)
+
+
+def _least_scale(placement: Placement) -> float | None:
+    """Least value of a dynamic loss scale; None without one."""
+    block = placement.config.get("fp16", {})
+    dynamic = placement.precision == "fp16" and block.get("loss_scale", 0) == 0
+    return float(block.get("min_loss_scale", 1)) if dynamic else None
 
 
 def _texts(job: Job) -> dict[str, Any]:

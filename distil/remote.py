@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from distil.errors import EXIT_RUNTIME, ConfigError, UserError
+from distil.errors import ConfigError, RunError
 
 CONNECT_SECONDS = 5
 SECONDS = 20
@@ -19,12 +19,6 @@ SSH_FAILED = 255
 # otherwise wait for ever. What a user sets comes first, which for ssh is what counts.
 PDSH_OPTIONS = "-oBatchMode=yes -oServerAliveInterval=15 -oServerAliveCountMax=4"
 _PDSH_VARIABLE = "PDSH_SSH_ARGS_APPEND"
-
-
-class HostError(UserError):
-    """A host that is named but does not answer."""
-
-    code = EXIT_RUNTIME
 
 
 @dataclass(frozen=True)
@@ -71,11 +65,11 @@ def ask_all(hosts: Sequence[str], command: Sequence[str], **how: object) -> list
 
 
 def must_answer(hosts: Sequence[str], port: int | None = None) -> None:
-    """Raise HostError naming every host on which one cannot log in, within SECONDS."""
+    """Raise RunError naming every host on which one cannot log in, within SECONDS."""
     silent = [answer for answer in ask_all(hosts, ["true"], port=port) if answer.problem]
     if silent:
         named = "; ".join(f"{answer.host}: {answer.problem}" for answer in silent)
-        raise HostError(
+        raise RunError(
             f"{len(silent)} of {len(hosts)} hosts do not answer over ssh ({named}); see that each is up and that "
             f"'ssh {silent[0].host} true' asks for nothing, or leave it out: --exclude {silent[0].host}"
         )

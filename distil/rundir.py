@@ -2,29 +2,66 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from distil.errors import ConfigError, DataError
+from distil.identity import difference
 from distil.job import Job
 from distil.results import RESULTS, Results
 
 RUN = "run.json"
 DRAFT = f".{RUN}"
+LOCK = ".lock"
 
 
 def check(folder: Path, job: Job) -> None:
     """Raise ConfigError where ``folder`` holds anything but this very run; nothing is written."""
     if (folder / RUN).exists():
-        difference = _difference(_read(folder / RUN), job.identity())
-        if difference:
+        apart = difference(_read(folder / RUN), job.identity())
+        if apart:
             raise ConfigError(
-                f"output directory {folder} holds another run ({difference}); give the same options to resume it, "
+                f"output directory {folder} holds another run ({apart}); give the same options to resume it, "
                 "or another --output_dir"
             )
-    elif folder.exists() and (not folder.is_dir() or any(path.name != DRAFT for path in folder.iterdir())):
+    elif folder.exists() and (not folder.is_dir() or any(path.name not in (DRAFT, LOCK) for path in folder.iterdir())):
         raise ConfigError(f"output directory {folder} exists and holds no run of ours; give another --output_dir")
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for this process alone, made if it is not there; a lock that dies with the process.
+
+    Raises ConfigError naming the process that holds it, DataError where it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("a+")
+    except OSError as error:
+        raise DataError(f"output directory {folder} cannot be written: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise ConfigError(
+                f"output directory {folder} is in use by {file.read(200).strip() or 'another process'}; wait for it, "
+                "stop it, or give another --output_dir"
+            ) from error
+        except OSError:
+            pass  # a file system without locks: nothing can be told, and nothing is
+        file.truncate(0)
+        job = f", SLURM job {os.environ['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in os.environ else ""
+        file.write(f"process {os.getpid()} on {socket.gethostname()}{job}, since {time.strftime('%F %T')}\n")
+        file.flush()
+        yield
 
 
 def claim(folder: Path, job: Job) -> None:
@@ -53,7 +90,7 @@ def free_folder(root: Path, job: Job) -> Path:
         folder = root / (job.recipe.name if number == 1 else f"{job.recipe.name}-{number}")
         if not folder.exists():
             return folder
-        same = (folder / RUN).exists() and not _difference(_read(folder / RUN), job.identity())
+        same = (folder / RUN).exists() and not difference(_read(folder / RUN), job.identity())
         if same and finished(folder, job) is None:
             return folder
         number += 1
@@ -64,22 +101,3 @@ def _read(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise DataError(f"{path} cannot be read ({error}); is the folder a run of ours?") from error
-
-
-def _difference(then: dict[str, Any], now: dict[str, Any]) -> str:
-    """The first few fields that differ, as 'field: then -> now'."""
-    then_flat, now_flat = _flat(then), _flat(now)
-    # Where a store lies is no part of the experiment: its fingerprint tells whether it is the same.
-    names = sorted((then_flat.keys() | now_flat.keys()) - {"mathematics.data.store"})
-    rows = [
-        f"{name.removeprefix('mathematics.')}: {then_flat.get(name)} there, {now_flat.get(name)} here"
-        for name in names
-        if then_flat.get(name) != now_flat.get(name)
-    ]
-    return "; ".join(rows[:4]) + (f"; and {len(rows) - 4} more" if len(rows) > 4 else "")
-
-
-def _flat(tree: Any, name: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {name: tree}
-    return {k: v for key, value in tree.items() for k, v in _flat(value, f"{name}.{key}".lstrip(".")).items()}

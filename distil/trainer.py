@@ -2,42 +2,55 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 
 import torch
 
-from distil.checkpoint import Checkpoints, Position
+from distil.checkpoint.manifest import Position
+from distil.checkpoint.saving import Checkpoints
 from distil.data.batch import PackedBatch, heldout_batches
 from distil.data.feed import Feed
 from distil.data.sampler import generator
-from distil.engine import Engine, Ranks
+from distil.engine.heartbeat import Heartbeat
+from distil.engine.ranks import Ranks
+from distil.engine.wrapped import Engine
+from distil.errors import Stopped
 from distil.evaluation.heldout import Heldout
+from distil.health import Health
 from distil.job import Job
 from distil.kernels import TERMS, WEIGHTED_TERMS
 from distil.models.distiller import EVALUATION
 from distil.monitor import Monitor, peak_memory_gib, perplexity
 from distil.schedule import learning_rate
+from distil.stopping import StopRequest
 
 
 class Trainer:
-    """Trains from a position to the job's last step, reporting and saving on the way."""
+    """Trains from a position to the job's last step, reporting and saving on the way.
+
+    ``health`` judges the steps, ``stop`` may ask to end early, ``heartbeat`` is told of every micro-batch.
+    """
 
     def __init__(
-        self, job: Job, engine: Engine, ranks: Ranks, checkpoints: Checkpoints, monitor: Monitor, position: Position
-    ) -> None:
+        self, job: Job, engine: Engine, ranks: Ranks, checkpoints: Checkpoints, monitor: Monitor, position: Position,
+        *, health: Health, stop: StopRequest, heartbeat: Heartbeat,
+    ) -> None:  # fmt: skip
         self._job, self._engine, self._ranks = job, engine, ranks
         self._checkpoints, self._monitor, self._at = checkpoints, monitor, position
-        self._lost = 0
+        self._health, self._stop, self._heartbeat = health, stop, heartbeat
         self._heldout = heldout_batches(job.heldout, job.recipe.run.heldout_tokens)
         self._feed = Feed(job.batcher().batch, self._numbers(), ranks.device)
         self._start_clock()
 
     def train(self) -> Position:
-        """Run all steps that are left and save the last; returns where training ended."""
-        with self._feed:
+        """Run all steps that are left and save the last; returns where training ended.
+
+        Raises Stopped, with everything saved, where that was asked for; RunError where the run must not go on.
+        """
+        with self._feed, self._heartbeat.armed():
             self._train()
+            self._checkpoints.finish()
         return self._at
 
     def _train(self) -> None:
@@ -46,16 +59,48 @@ class Trainer:
             self._evaluate()
         self._start_clock()
         while self._at.step < last:
-            terms = self._step()
+            self._between_steps()
+            terms = self._judged_step()
             step = self._at.step
             if step % run.log_every == 0 or step == last:
                 self._report(self._ranks.sum(terms))
             if (run.eval_every and step % run.eval_every == 0) or step == last:
                 self._evaluate()
             if (run.save_every and step % run.save_every == 0) or step == last:
-                self._monitor.flush()
-                self._checkpoints.save(self._engine, self._at)
-                self._start_clock()
+                self._save()
+
+    def _between_steps(self) -> None:
+        """What all ranks agree on before a step: to take a save further, or to stop."""
+        code, at_work, failed = self._ranks.most((self._stop.asked(self._ranks.first), *self._checkpoints.flags()))
+        self._checkpoints.go_on(at_work, failed)
+        if code:
+            why = next(why for why in self._ranks.gather(self._stop.why) if why is not None)
+            if self._checkpoints.newest != self._at and self._at.step:
+                self._save()
+            self._checkpoints.finish()
+            if self._ranks.first:
+                self._stop.obeyed()
+            raise Stopped(f"{why}; saved at step {self._at.step}, the same command resumes", code)
+
+    def _save(self) -> None:
+        self._monitor.flush()
+        self._checkpoints.begin(self._engine.state, self._at, self._health.counts())
+        self._start_clock()
+
+    def _judged_step(self) -> torch.Tensor:
+        """A step, and whether it was one; returns this rank's shares of the loss terms."""
+        skipped = self._engine.skipped_steps
+        terms = self._step()
+        if self._engine.skipped_steps == skipped:
+            self._health.taken()
+        else:  # rare, so the wait for the device does not matter
+            raw = dict(zip(TERMS, self._ranks.sum(terms.clone()).tolist(), strict=True))
+            self._health.skipped(self._at.step, self._of_loss(raw), self._engine.loss_scale, self._monitor.warn)
+        return terms
+
+    def _of_loss(self, raw: dict[str, float]) -> dict[str, float]:
+        """The terms that are part of the loss."""
+        return {name: raw[name] for name in WEIGHTED_TERMS if getattr(self._job.recipe.loss, f"alpha_{name}") > 0}
 
     def _start_clock(self) -> None:
         """Speed and waiting are counted from here on."""
@@ -90,6 +135,7 @@ class Trainer:
             torch.manual_seed(int(generator("dropout", optimizer.seed, number).integers(2**63)))
             batch = next(self._feed).to(ranks.device)
             terms += self._engine.micro_step(batch, divisors, weight=1.0 if place < len(numbers) else 0.0)
+            self._heartbeat.moved()
         self._at = Position(step + 1, numbers.stop, self._at.tokens + counts.attended)
         return terms
 
@@ -102,10 +148,9 @@ class Trainer:
         seconds = self._mark[0] - start
         numbers = job.global_batch(at.micro_batch - job.micro_batches)
         counts = job.counts(numbers)
-        alphas = {name: getattr(job.recipe.loss, f"alpha_{name}") for name in WEIGHTED_TERMS}
-        weighted = {name: alpha * raw[name] for name, alpha in alphas.items() if alpha > 0}
+        weighted = {n: getattr(job.recipe.loss, f"alpha_{n}") * value for n, value in self._of_loss(raw).items()}
         loss = sum(weighted.values())
-        self._stop_if_lost(loss, raw)
+        self._health.reported(at.step, loss, self._monitor.warn)
         speed = (at.tokens - since.tokens) / seconds
         eta = (job.stop_step - at.step) * seconds / (at.step - since.step)
         optimizer = job.recipe.optimizer
@@ -125,6 +170,8 @@ class Trainer:
             "data/epoch": numbers.stop / job.mixture.micro_batches,
             "data/wait_fraction": (seconds_waited - waited) / seconds,
             "data/tokens": at.tokens,
+            "health/bad_steps": self._health.bad_steps,
+            "health/spikes": self._health.spikes,
             "memory/peak_gib": peak_memory_gib(self._ranks.device),
         }
         self._monitor.scalars(values, at.step, at.tokens)
@@ -141,21 +188,13 @@ class Trainer:
             batch: PackedBatch = self._heldout[i % len(self._heldout)]
             result = self._engine.evaluate(batch.to(ranks.device), None)
             sums += result if i < len(self._heldout) else 0 * result
+            self._heartbeat.moved()
         figures = Heldout.from_sums(ranks.sum(sums))
         values = {"heldout/mlm_accuracy": figures.accuracy, "heldout/perplexity": perplexity(figures.nll)}
         if self._job.recipe.loss.needs_teacher:
             values |= {"heldout/agreement": figures.agreement, "heldout/teacher_accuracy": figures.teacher_accuracy}
         self._monitor.scalars(values, self._at.step, self._at.tokens)
         self._start_clock()
-
-    def _stop_if_lost(self, loss: float, raw: dict[str, float]) -> None:
-        """Raise FloatingPointError, on every rank, once two reports in a row have a loss that is no number."""
-        self._lost = 0 if math.isfinite(loss) else self._lost + 1
-        if self._lost == 2:
-            terms = ", ".join(f"{name} {value:g}" for name, value in raw.items())
-            raise FloatingPointError(
-                f"the loss is {loss} at step {self._at.step} ({terms}): lower lr, or use bf16 or fp32"
-            )
 
 
 def _clock(seconds: float) -> str:

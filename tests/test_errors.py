@@ -50,7 +50,7 @@ def test_a_users_mistake_is_one_line(kind, capsys):
 ])  # fmt: skip
 def test_one_voice_for_a_mistake_that_all_ranks_share(kind, rank, shared, said, monkeypatch, capsys):
     monkeypatch.setenv("RANK", rank)
-    monkeypatch.setattr("distil.errors.SECONDS_FOR_RANK_0", 0)
+    monkeypatch.setattr("distil.errors.SECONDS_FOR_OTHERS", 0)
     mistake = kind("m")
     mistake.shared = shared
     assert run(raising(mistake)) == {DataError: 65, ConfigError: 78}[kind]

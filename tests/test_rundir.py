@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, whether it is done, which one is free, and its newest checkpoint."""
+"""The folder of a run: whose it is, whether it is done, and which one is free."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from distil.checkpoint import newest_checkpoint, read_state
 from distil.errors import ConfigError, DataError
 from distil.results import RESULTS, Results
 from distil.rundir import RUN, claim, finished, free_folder
@@ -191,24 +190,3 @@ def test_what_belongs_to_others_is_passed_over(tmp_path):
     (tmp_path / "r-2").mkdir()
     (tmp_path / "r-3").write_text("a file")
     assert free_folder(tmp_path, Job()) == tmp_path / "r-4"
-
-
-# --- checkpoints, as a folder shows them ---------------------------------------------------------------------------
-
-
-def test_the_newest_checkpoint_is_a_whole_one(tmp_path):
-    assert newest_checkpoint(tmp_path / "absent") is None
-    assert newest_checkpoint(tmp_path) is None
-    for name in ("step-00000009", "step-00000010", ".step-00000030.draft", "step-00000040.old", "step-7", "latest"):
-        (tmp_path / name).mkdir()
-    assert newest_checkpoint(tmp_path) == "step-00000010"
-
-
-def test_the_state_of_a_checkpoint(tmp_path):
-    with pytest.raises(DataError, match="state.json cannot be read"):
-        read_state(tmp_path)
-    (tmp_path / "state.json").write_text('{"step": 3')
-    with pytest.raises(DataError, match="remove it to use the one before"):
-        read_state(tmp_path)
-    (tmp_path / "state.json").write_text('{"step": 3}')
-    assert read_state(tmp_path) == {"step": 3}

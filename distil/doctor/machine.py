@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from distil import engine
 from distil.doctor.finding import FAIL, OK, WARN, Finding
-from distil.engine import DTYPES
+from distil.engine import device as devices
+from distil.engine.device import DTYPES
 from distil.errors import UserError, one_line
 from distil.kernels import Head, build, chunks, nvrtc, paths, triple_loss
 from distil.kernels.paths import using
@@ -32,7 +32,7 @@ def examine(build_ops: bool = False) -> Iterator[Finding]:
     yield _gpu_compiler()
     for where in dict.fromkeys((torch.device("cpu"), device)):
         yield _loss(where)
-    for name, problem in engine.op_problems(build_ops).items():
+    for name, problem in devices.op_problems(build_ops).items():
         built = "builds" if build_ops else "can be built"
         if problem:
             yield Finding(WARN, name, f"DeepSpeed's op does not build: {problem}", "torch's optimiser serves instead")
@@ -41,7 +41,7 @@ def examine(build_ops: bool = False) -> Iterator[Finding]:
 
 
 def _devices() -> Iterator[Finding]:
-    precisions = ", ".join(engine.precisions_of(torch.device("cpu")))
+    precisions = ", ".join(devices.precisions_of(torch.device("cpu")))
     threads = f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
     yield Finding(OK, "cpu", f"{threads}, computes in {precisions}")
     if torch.version.cuda is None:
@@ -51,9 +51,9 @@ def _devices() -> Iterator[Finding]:
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         device = torch.device("cuda", index)
         memory = torch.cuda.get_device_properties(device).total_memory / 2**30
-        precisions = ", ".join(engine.precisions_of(device))
+        precisions = ", ".join(devices.precisions_of(device))
         what = f"{torch.cuda.get_device_name(device)}, {build.arch_of(device)}, {memory:.0f} GiB, {precisions}"
-        yield _tried(f"gpu {index}", lambda device=device: engine.check_kernels(device), what)
+        yield _tried(f"gpu {index}", lambda device=device: devices.check_kernels(device), what)
 
 
 def _tried(name: str, work: Callable[[], object], found: str) -> Finding:
@@ -95,7 +95,7 @@ def _loss(device: torch.device) -> Finding:
     try:
         path = paths.path_for(device)
         seconds = time.perf_counter() - began
-        apart = {p: _distance_from_definition(device, DTYPES[p]) for p in engine.precisions_of(device)}
+        apart = {p: _distance_from_definition(device, DTYPES[p]) for p in devices.precisions_of(device)}
     except (UserError, RuntimeError) as error:
         return Finding(FAIL, name, one_line(error))
     chunk = "all logits at once"

@@ -1,0 +1,1 @@
+"""The only room that knows DeepSpeed: ranks, devices, the wrapped student and its state."""
