@@ -5,7 +5,7 @@ from __future__ import annotations
 import harness
 import pytest
 
-pytestmark = pytest.mark.multihost
+pytestmark = [pytest.mark.multihost, pytest.mark.slow]
 
 
 def test_two_hosts_compute_what_two_ranks_of_one_machine_do(hosts, material, local, tmp_path):
