@@ -37,3 +37,11 @@ def building(folder: Path, replace: bool = False) -> Iterator[Path]:
 def prepared() -> Path:
     """Folder of everything that is downloaded or built once and reused: .cache, or where DISTIL_CACHE says."""
     return Path(os.environ.get("DISTIL_CACHE", ".cache"))
+
+
+def standing(folder: Path) -> Path:
+    """The folder itself, or the nearest one above it that exists: there it will be made."""
+    folder = folder.absolute()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder

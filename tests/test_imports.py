@@ -16,8 +16,8 @@ ROOT = Path(distil.__file__).parents[1]
 # From bottom to top; a name is a module of distil, a package of it with all inside, or a program's folder.
 LEVELS = [
     ["distil", "errors", "shares"],
-    ["config", "folder", "identity", "schedule", "stopping"],
-    ["placement", "kernels", "health"],
+    ["config", "folder", "hosts", "identity", "schedule", "stopping"],
+    ["placement", "kernels", "health", "remote"],
     ["options", "data"],
     ["models"],
     ["evaluation", "engine", "monitor", "export", "prepare"],
@@ -116,18 +116,19 @@ def test_kernels_need_torch_alone(name):
     assert {unit(other) for other in own_imports(name)} <= {"kernels", "errors", "folder"}
 
 
-@pytest.mark.parametrize("name", ["errors", "config", "placement", "options", "schedule", "folder"])
+@pytest.mark.parametrize("name", ["errors", "config", "placement", "options", "schedule", "folder", "hosts", "remote"])
 def test_what_refuses_early_needs_the_standard_library_alone(name):
     assert outside(f"distil.{name}") <= sys.stdlib_module_names
 
 
 def test_programs_load_heavy_libraries_late():
-    for name in ("launch.pretrain", "launch.binarize", "launch.doctor"):
+    for name in ("launch.pretrain", "launch.binarize", "launch.doctor", "launch.run"):
         top = {
             i for node in sources()[name].body for i in imported(node) if isinstance(node, ast.Import | ast.ImportFrom)
         }
         ours = {i for i in top if i in sources()} - {"distil"}
-        assert ours <= {"distil.errors", "distil.options", "distil.placement"}, name
+        light = {"config", "errors", "hosts", "options", "placement", "remote"}
+        assert ours <= {f"distil.{module}" for module in light}, name
         assert {i.split(".")[0] for i in top} <= {"distil", *sys.stdlib_module_names}, name
 
 

@@ -1,4 +1,4 @@
-"""What doctor says, of this machine and of lesser ones."""
+"""What doctor says of this machine and of lesser ones."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import sys
 import pytest
 import torch
 
-from distil import doctor
-from distil.doctor import FAIL, OK, WARN, examine
+from distil.doctor import machine
+from distil.doctor.finding import FAIL, OK, WARN
+from distil.doctor.machine import examine
 from distil.kernels.paths import using
 from distil.kernels.rows import TorchKernels
 
@@ -56,7 +57,7 @@ class Wrong(TorchKernels):
 
 def test_kernels_that_compute_something_else_are_found(monkeypatch):
     with using(Wrong()):
-        finding = doctor._loss(torch.device("cpu"))
+        finding = machine._loss(torch.device("cpu"))
     assert finding.state == FAIL and "DISTIL_LOSS=reference" in finding.remedy
 
 

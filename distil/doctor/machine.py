@@ -1,4 +1,4 @@
-"""What this machine can run, and what to do where it cannot: one line a finding."""
+"""What this machine has and can run: processors, compilers, the loss, DeepSpeed's ops."""
 
 from __future__ import annotations
 
@@ -7,32 +7,18 @@ import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 
+from distil.doctor.finding import FAIL, OK, WARN, Finding
 from distil.engine import device as devices
 from distil.engine.device import DTYPES
 from distil.errors import UserError, one_line
 from distil.kernels import Head, build, chunks, nvrtc, paths, triple_loss
 from distil.kernels.paths import using
 
-OK, WARN, FAIL = "ok", "warn", "fail"
 # Rows, vocabulary and width of the loss that is tried: small, odd, and more than a vector or a block of threads long.
 ROWS, VOCABULARY, WIDTH = 33, 8191, 64
-
-
-@dataclass(frozen=True)
-class Finding:
-    """``state`` is OK, WARN (works, but slower or less) or FAIL; ``remedy`` says what to do about the last two."""
-
-    state: str
-    name: str
-    found: str
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.state:<5}{self.name:<16}{self.found}{f'; {self.remedy}' if self.remedy else ''}"
 
 
 def examine(build_ops: bool = False) -> Iterator[Finding]:

@@ -1,0 +1,1 @@
+"""What a job will find: on this machine, on its disk, on the network and on other hosts; one line a finding."""

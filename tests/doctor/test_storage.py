@@ -1,0 +1,71 @@
+"""Whether a run's folder can be written and holds its checkpoints."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from distil.config import Recipe
+from distil.doctor.finding import FAIL, OK, WARN, within
+from distil.doctor.storage import examine
+
+
+@pytest.fixture
+def recipe(material):
+    return Recipe.load(str(material.recipe))
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory):
+    from harness import make_material
+
+    return make_material(tmp_path_factory.mktemp("material"))
+
+
+def test_a_folder_that_is_yet_to_be_made(tmp_path, recipe):
+    writable, room = examine(str(tmp_path / "a" / "b"), recipe)
+    assert writable.state == OK and str(tmp_path) in writable.found
+    # 3 checkpoints of the student with 2 layers of the tiny teacher
+    assert room.state == OK and "3 checkpoints of 0.0 M parameters (tiny) take 0.0 GB" in room.found
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_written_fails_and_says_why(tmp_path, recipe):
+    (tmp_path / "file").touch()
+    for folder in ("/proc/runs", f"{tmp_path}/file/runs"):
+        writable, _ = examine(folder, recipe)
+        assert writable.state == FAIL and folder in writable.found and "--output_dir" in writable.remedy
+
+
+def test_a_disk_too_small_for_the_checkpoints_fails(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", disk], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small disk: {mounted.stderr.strip()}")
+    try:
+        real = Recipe.load("distilbert-base-uncased", {"teacher": str(tmp_path / "none")})
+        _, room = examine(str(disk), real)
+        assert room.state == FAIL and "0.0 GB free; 3 checkpoints of 67.1 M parameters" in room.found
+        assert "keep_checkpoints" in room.remedy
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_teacher_that_is_not_here_is_estimated(tmp_path):
+    _, room = examine(str(tmp_path), Recipe.load("distilbert-base-uncased", {"teacher": str(tmp_path / "none")}))
+    assert room.state == WARN and "as wide as BERT-base" in room.found and "take 2.4 GB" in room.found
+
+
+def test_a_disk_that_has_gone_does_not_hold_us_up(tmp_path):
+    os.mkfifo(tmp_path / "pipe")  # opened for reading it blocks, as files of a dead server do
+    began = time.monotonic()
+    with pytest.raises(TimeoutError, match="0.2 s"):
+        within(0.2, Path(tmp_path / "pipe").read_text)
+    assert time.monotonic() - began < 5
+    with (tmp_path / "pipe").open("w"):
+        pass
