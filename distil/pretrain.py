@@ -76,6 +76,7 @@ def pretrain(options: Options, recipe: Recipe) -> None:
         stop_ranks()
         raise
     except Exception as error:
+        stop.hurry = True  # whoever is silent now has gone
         # Other ranks may be waiting in a collective: to leave politely could hang.
         if (cause := ranks.cause_of(error)) is not None:
             raise cause from None

@@ -6,6 +6,7 @@ python launch/pretrain.py --recipe distilbert-base-uncased --teacher bert-base-u
 
 from __future__ import annotations
 
+import os
 import sys
 
 from distil import errors, options, placement
@@ -16,6 +17,8 @@ def main() -> None:
     chosen, recipe = options.parse(sys.argv[1:], __doc__)
     placement.read_ds_config(chosen.deepspeed)
 
+    # A rank that goes would otherwise be told in frames of C++; what a user needs of it, we tell.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from distil.pretrain import pretrain
 
     pretrain(chosen, recipe)

@@ -31,6 +31,7 @@ MEET_SECONDS = 600
 REACH_SECONDS = 45
 # Longer than any work of rank 0 that the others wait for; a rank that has gone is the heartbeat's matter.
 COLLECTIVE_SECONDS = 7200
+SECONDS_TO_NAME = 15
 FAULT = "fault"
 
 
@@ -106,11 +107,13 @@ class Ranks:
         return None if told == mine else _lost(*json.loads(told))
 
     def _told_fault(self, error: Exception) -> LostRank:
-        try:
-            self.store.wait([FAULT], timedelta(seconds=3))
-        except RuntimeError:  # nobody has told anything: killed, or its host is gone
-            return LostRank(f"another rank has gone without a word ({one_line(error)[:200]}); the same command resumes")
-        return _lost(*json.loads(self.store.get(FAULT).decode()))
+        for _ in range(30):
+            if self.store.check([FAULT]):
+                return _lost(*json.loads(self.store.get(FAULT).decode()))
+            time.sleep(0.1)
+        # Nobody has told anything: killed, or its host is gone. The heartbeat is about to find out who.
+        time.sleep(SECONDS_TO_NAME)
+        return LostRank(f"another rank has gone without a word ({one_line(error)[:200]}); the same command resumes")
 
 
 # As gloo, NCCL and torch's store word it.

@@ -147,7 +147,7 @@ class Started:
         self._output = log.open("w")
         self.process = subprocess.Popen(
             line, cwd=ROOT, env=environment() | variables, stdout=self._output, stderr=self._output,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         self.family: list[psutil.Process] = []
 

@@ -119,6 +119,7 @@ class Stage:
 
 def main() -> None:
     """Run the cases and leave."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     import cases
 
     stage = Stage(Path(sys.argv[1]), Path(sys.argv[2]))
