@@ -260,14 +260,15 @@ def export_unwritable(stage: Stage) -> Outcome:
     run = stage.copy("export_unwritable")
     if os.geteuid():
         return Outcome(0, "", "", 0.0)
-    stage.first(lambda: mount(run, str(_occupied(run) + 400 * 1024)))
+    stage.first(lambda: mount(run, str(_occupied(run) + 2**21)))
 
     def fill() -> None:
         free = shutil.disk_usage(run).free
-        (run / "filler").write_bytes(bytes(max(0, free - 380 * 1024)))
+        (run / "filler").write_bytes(bytes(free - _occupied(run / NEWEST) - 60 * 1024))
 
+    stage.first(lambda: shutil.rmtree(run / "student"))
     stage.first(fill)
-    outcome = stage.train(run)
+    outcome = stage.train(run, 15, "--keep_checkpoints", "3")
     outcome.facts["left"] = [path.name for path in run.iterdir() if "student" in path.name]
     stage.first((run / "filler").unlink)
     stage.first(lambda: unmount(run))
