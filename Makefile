@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup run test test-fast lint clean
+.PHONY: help setup run test fault-test test-fast lint clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -13,11 +13,14 @@ setup: $(READY)  ## .venv with the pinned requirements and this package
 run: $(READY)  ## distil the quickstart: a real teacher on real text, in minutes
 	@PATH="$(BIN):$$PATH" deepspeed launch/pretrain.py --deepspeed ds_config/zero1.json
 
-test: $(READY)  ## every test that this machine can run
-	@PATH="$(BIN):$$PATH" python -m pytest --durations=10
+test: $(READY)  ## the tests, in minutes; those that kill and stop whole jobs are the next two
+	@PATH="$(BIN):$$PATH" python -m pytest --durations=10 -m "not (faults or slurm or multihost or soak)"
+
+fault-test: $(READY)  ## kills, hangs, full disks, a cut wire: every row of docs/reliability.md
+	@PATH="$(BIN):$$PATH" python -m pytest --durations=10 -m "faults or multihost"
 
 test-fast: $(READY)  ## the tests that take seconds
-	@PATH="$(BIN):$$PATH" python -m pytest -m "not slow"
+	@PATH="$(BIN):$$PATH" python -m pytest -m "not (slow or faults or slurm or multihost or soak)"
 
 lint: $(READY)  ## ruff, as CI runs it
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

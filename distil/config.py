@@ -30,7 +30,9 @@ def option(help: str, **default: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    teacher: str = option("hub name or folder of the teacher; sample:NAME or recipe:NAME for built-in material")
+    teacher: str = option(
+        "hub name (NAME@REVISION pins it) or folder of the teacher; sample:NAME or recipe:NAME for built-in material"
+    )
     student: str = option("family of the student: distilbert, or bert for a student like its teacher")
     student_layers: tuple[int, ...] = option("teacher layers that initialise the student's, in order, counted from 0")
     dropout: float = option("dropout of the student, in hidden states and attention")

@@ -26,7 +26,9 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     one = source.add_mutually_exclusive_group(required=True)
     kinds = "files or patterns: UTF-8 text or .jsonl, also as .gz, .zst, .bz2; .json, .parquet"
     one.add_argument("--text", nargs="+", metavar="FILE", help=kinds)
-    one.add_argument("--dataset", metavar="NAME", help="name of a dataset on the hub, or a folder of one")
+    one.add_argument(
+        "--dataset", metavar="NAME", help="a dataset on the hub, NAME or NAME@REVISION, or a folder of one"
+    )
     source.add_argument("--dataset_config", metavar="C", help="its configuration, where it has several")
     source.add_argument("--split", default="train", help="its split")
     source.add_argument("--streaming", action="store_true", help="read it as it comes instead of downloading it first")

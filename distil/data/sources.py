@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from distil.data.pieces import PIECE_BYTES, Piece, ends, streamed, text_of
 from distil.data.store import refusing
 from distil.errors import DataError, one_line
+from distil.hub import pinned
 
 _COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 _RECORDS = {".json": "json", ".parquet": "parquet"}
@@ -112,8 +113,11 @@ def files(patterns: Sequence[str | Path], text_field: str = "text", join: str = 
 def dataset(
     name: str, config: str | None, split: str, text_field: str = "text", join: str = "lines", streaming: bool = True
 ) -> Source:
-    """Source of one split of a data set, on the hub or in a folder: downloaded first, or read as it comes."""
-    arguments = {"path": name, "name": config, "split": split, "streaming": streaming}
+    """Source of one split of a data set, NAME or NAME@REVISION on the hub, or a folder; downloaded first or read as it comes."""
+    plain, revision = pinned(name)
+    arguments = {"path": plain, "name": config, "split": split, "streaming": streaming}
+    if revision is not None:
+        arguments["revision"] = revision
     return Source(name, join, text_field, tuple(arguments.items()))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distil.errors import DataError
+from distil.hub import pinned
 
 if TYPE_CHECKING:  # importing transformers takes seconds, which --help and a refusal need not wait for
     from transformers import PreTrainedTokenizerFast
@@ -32,8 +33,9 @@ def load_tokenizer(name_or_dir: str | Path) -> PreTrainedTokenizerFast:
     name = str(name_or_dir)
     if not Path(name).is_dir() and (Path(name).exists() or name.startswith(("/", ".", "~"))):
         raise DataError(f"{name}: no such folder; name a tokenizer's folder or its name on the hub")
+    plain, revision = pinned(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(plain, revision=revision, use_fast=True, trust_remote_code=False)
     except Exception as error:  # noqa: BLE001 - what a damaged folder raises depends on the file and the version
         where = "tokenizer folder" if Path(name).is_dir() else "no such folder, and on the hub"
         reason = f"{type(error).__name__}: {error}"[:300]

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 import transformers
 
-from distil.errors import DataError, one_line
+from distil.errors import ConfigError, DataError, one_line
+from distil.hub import pinned
 from distil.models.families import Family, family_of
 
 transformers.utils.logging.set_verbosity_error()
@@ -19,7 +20,10 @@ def load_config(name_or_dir: str) -> transformers.PreTrainedConfig:
     if not Path(name_or_dir).is_dir() and (name_or_dir.startswith(("/", ".", "~")) or name_or_dir.count("/") > 1):
         raise DataError(f"no model folder {name_or_dir}; name a folder with config.json, or a model of the hub")
     try:
-        return transformers.AutoConfig.from_pretrained(name_or_dir, trust_remote_code=False)
+        name, revision = pinned(name_or_dir)
+        return transformers.AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except ConfigError:
+        raise
     except (OSError, ValueError) as error:
         raise DataError(_refusal(name_or_dir, "config.json", error)) from error
 
@@ -32,9 +36,10 @@ def load_masked_lm(name_or_dir: str, dtype: torch.dtype) -> tuple[transformers.P
     """
     config = load_config(name_or_dir)
     family = family_of(config)
+    name, revision = pinned(name_or_dir)
     try:
         model, info = family.model_class.from_pretrained(
-            name_or_dir, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False,
+            name, revision=revision, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False,
             output_loading_info=True,
         )  # fmt: skip
     except Exception as error:  # safetensors raises its own type for a damaged file, the hub client several

@@ -52,10 +52,3 @@ def test_another_recipe_in_the_folder_is_refused(material, tmp_path):
     assert result.stderr.startswith("error: output directory") and result.stderr.count("\n") == 1
     assert "optimizer.lr: 0.002 there, 0.001 here" in result.stderr
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
-
-
-def test_another_number_of_ranks_is_refused_in_a_line(material, tmp_path):
-    must_pretrain(None, *arguments(material, tmp_path / "run", "zero1.json"), "--max_steps", 2)
-    result = pretrain(2, *arguments(material, tmp_path / "run", "zero1.json"), "--max_steps", 4)
-    assert result.returncode != 0
-    assert "written with ranks = 1, this run has 2" in result.stderr
