@@ -113,7 +113,7 @@ def files(patterns: Sequence[str | Path], text_field: str = "text", join: str = 
 def dataset(
     name: str, config: str | None, split: str, text_field: str = "text", join: str = "lines", streaming: bool = True
 ) -> Source:
-    """Source of one split of a data set, NAME or NAME@REVISION on the hub, or a folder; downloaded first or read as it comes."""
+    """Source of one split of a data set, NAME or NAME@REVISION on the hub, or a folder; downloaded or streamed."""
     plain, revision = pinned(name)
     arguments = {"path": plain, "name": config, "split": split, "streaming": streaming}
     if revision is not None:
