@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup run test fault-test test-fast lint clean
+.PHONY: help setup run test fault-test slurm-test test-fast lint clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -21,6 +21,9 @@ fault-test: $(READY)  ## kills, hangs, full disks, a cut wire: every row of docs
 
 test-fast: $(READY)  ## the tests that take seconds
 	@PATH="$(BIN):$$PATH" python -m pytest -m "not (slow or faults or slurm or multihost or soak)"
+
+slurm-test: $(READY)  ## the batch scripts, on a SLURM cluster made for it (root; Debian's slurm-wlm and munge)
+	@PATH="$(BIN):$$PATH" python -m pytest -m slurm --durations=10
 
 lint: $(READY)  ## ruff, as CI runs it
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

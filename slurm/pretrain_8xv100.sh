@@ -1,11 +1,18 @@
 #!/usr/bin/env bash
-# The paper's job: DistilBERT on one node with 8 x V100, about 90 hours.
+# The paper's job: DistilBERT on one node with 8 x V100, about 90 hours, in as many pieces as the wall time makes of it.
 #
 #   sbatch slurm/pretrain_8xv100.sh --teacher bert-base-uncased --store data/wiki-books
+#   sbatch --time=24:00:00 --partition=long slurm/pretrain_8xv100.sh ...      # sbatch's options come first
 #
-# Arguments are those of launch/pretrain.py and come after the defaults below. Submit it again after a wall time or a
-# failure: the same command resumes from the newest checkpoint, and does nothing once the run is done.
-# Software: the .venv that `make setup` makes. Site-specific lines (partition, account, modules) belong below the mark.
+# Submit from the repository's root. Arguments are those of launch/pretrain.py and come after the defaults below.
+# Ten minutes before the wall time the run is saved and the job requeues itself; so it does after --max_hours. After
+# scancel or a failure submit the same command again: it resumes from the newest checkpoint, and does nothing once the
+# run is done. Give it a wall time far above those ten minutes. To stop without losing a step, and stay stopped:
+#
+#   touch distil-JOBID.stop       # beside the log distil-JOBID.log
+#
+# scancel saves, too, if SLURM's KillWait leaves the time.
+# RANKS_PER_NODE in the environment: ranks a node, where that is not its number of GPUs.
 
 #SBATCH --job-name=distil
 #SBATCH --nodes=1
@@ -13,15 +20,23 @@
 #SBATCH --gres=gpu:v100:8
 #SBATCH --cpus-per-task=40
 #SBATCH --time=96:00:00
+#SBATCH --signal=B:USR1@600
+#SBATCH --requeue
 #SBATCH --output=%x-%j.log
 #SBATCH --open-mode=append
-# ---- site-specific lines ----
 
 set -euo pipefail
-cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}"
-export PATH="$PWD/.venv/bin:$PATH"
+cd "${SLURM_SUBMIT_DIR:?this is a batch script: sbatch slurm/...}"
+[[ -f slurm/common.sh ]] || { echo "error: submit from the repository's root, not from $PWD" >&2; exit 78; }
+. slurm/common.sh
+# ---- site-specific lines: more #SBATCH lines belong above ----
+# The software is the .venv that `make setup` makes. Modules that it needs, or a container in its place:
+# module load python/3.11 cuda/12.6
+# container=(apptainer exec --nv --bind "$PWD" distil.sif)
+# srun_options=(--container-image="$PWD/distil.sqsh" --container-mounts="$PWD" --container-workdir="$PWD")  # pyxis
+# ---- end of site-specific lines ----
 
-exec deepspeed --num_gpus "${SLURM_GPUS_ON_NODE:-8}" launch/pretrain.py \
+train python slurm/start_node.py launch/pretrain.py \
     --deepspeed ds_config/zero1.json \
     --recipe distilbert-base-uncased \
     --output_dir runs/distilbert-base-uncased \
