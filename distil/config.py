@@ -8,24 +8,19 @@ off unless asked for have one. Where the job runs (ZeRO stage, precision, offloa
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from distil.errors import ConfigError
+from distil.fields import fill, nearest, option, require
 
 RECIPES = Path(__file__).parent / "recipes"
 _WEIGHTED = re.compile(r"(.+):(\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+)")
-
-
-def option(help: str, **default: Any) -> Any:
-    """A dataclass field that documents itself where it is declared."""
-    return field(metadata={"help": help}, **default)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +33,7 @@ class Model:
     dropout: float = option("dropout of the student, in hidden states and attention")
 
     def __post_init__(self) -> None:
-        _require(0 <= self.dropout < 1, "dropout", self.dropout, "from 0 to below 1")
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "from 0 to below 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +50,12 @@ class Loss:
     )
 
     def __post_init__(self) -> None:
-        _require(self.temperature > 0, "temperature", self.temperature, "above 0")
-        _require(self.normalize in ("global", "micro_batch"), "normalize", self.normalize, "global or micro_batch")
+        require(self.temperature > 0, "temperature", self.temperature, "above 0")
+        require(self.normalize in ("global", "micro_batch"), "normalize", self.normalize, "global or micro_batch")
         alphas = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name.startswith("alpha_")}
         for name, alpha in alphas.items():
-            _require(alpha >= 0, name, alpha, "0 or more")
-        _require(any(alphas.values()), "loss", alphas, "a weight above 0 for at least one term")
+            require(alpha >= 0, name, alpha, "0 or more")
+        require(any(alphas.values()), "loss", alphas, "a weight above 0 for at least one term")
 
     @property
     def needs_teacher(self) -> bool:
@@ -76,12 +71,10 @@ class Masking:
     mlm_smoothing: float = option("tokens are drawn in proportion to count^-smoothing")
 
     def __post_init__(self) -> None:
-        _require(self.mlm_smoothing >= 0, "mlm_smoothing", self.mlm_smoothing, "0 or more")
-        _require(0 < self.mlm_fraction < 1, "mlm_fraction", self.mlm_fraction, "between 0 and 1")
+        require(self.mlm_smoothing >= 0, "mlm_smoothing", self.mlm_smoothing, "0 or more")
+        require(0 < self.mlm_fraction < 1, "mlm_fraction", self.mlm_fraction, "between 0 and 1")
         shares = (self.mask_share, self.keep_share)
-        _require(
-            min(shares) >= 0 and sum(shares) <= 1, "mask_share, keep_share", shares, "shares that sum to at most 1"
-        )
+        require(min(shares) >= 0 and sum(shares) <= 1, "mask_share, keep_share", shares, "shares that sum to at most 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +88,7 @@ class Data:
 
     def __post_init__(self) -> None:
         for name in ("max_length", "batch_size", "micro_batch_size"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+            require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
         if self.batch_size % self.micro_batch_size:
             raise ConfigError(
                 f"contradictory batch numbers: batch_size {self.batch_size} is not a multiple of micro_batch_size "
@@ -103,12 +96,12 @@ class Data:
             )
         weights = [weight for _, weight in self.stores]
         for entry, (prefix, weight) in zip(self.store, self.stores, strict=True):
-            _require(bool(prefix), "store", repr(entry), "PREFIX or PREFIX:WEIGHT")
-            _require(weight is None or 0 < weight < math.inf, "weight of store", repr(entry), "above 0")
+            require(bool(prefix), "store", repr(entry), "PREFIX or PREFIX:WEIGHT")
+            require(weight is None or 0 < weight < math.inf, "weight of store", repr(entry), "above 0")
         if None in weights and set(weights) != {None}:
             raise ConfigError(f"store is {' '.join(self.store)}: give every store a weight, PREFIX:WEIGHT, or none")
         prefixes = [prefix for prefix, _ in self.stores]
-        _require(len(set(prefixes)) == len(prefixes), "store", " ".join(self.store), "without repetition")
+        require(len(set(prefixes)) == len(prefixes), "store", " ".join(self.store), "without repetition")
 
     def _next_multiple(self) -> int:
         return -(-self.batch_size // self.micro_batch_size) * self.micro_batch_size
@@ -147,16 +140,16 @@ class Optimizer:
     seed: int = option("decides order, masks, dropout and any random weight")
 
     def __post_init__(self) -> None:
-        _require(self.lr > 0, "lr", self.lr, "above 0")
+        require(self.lr > 0, "lr", self.lr, "above 0")
         for name in ("adam_beta1", "adam_beta2"):
-            _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "from 0 to below 1")
-        _require(self.adam_eps > 0, "adam_eps", self.adam_eps, "above 0")
-        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
-        _require(0 <= self.warmup_fraction < 1, "warmup_fraction", self.warmup_fraction, "from 0 to below 1")
-        _require(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "above 0")
-        _require(self.epochs > 0, "epochs", self.epochs, "above 0")
-        _require(self.steps >= 0, "steps", self.steps, "0 or more")
-        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+            require(0 <= getattr(self, name) < 1, name, getattr(self, name), "from 0 to below 1")
+        require(self.adam_eps > 0, "adam_eps", self.adam_eps, "above 0")
+        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        require(0 <= self.warmup_fraction < 1, "warmup_fraction", self.warmup_fraction, "from 0 to below 1")
+        require(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "above 0")
+        require(self.epochs > 0, "epochs", self.epochs, "above 0")
+        require(self.steps >= 0, "steps", self.steps, "0 or more")
+        require(self.seed >= 0, "seed", self.seed, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,15 +168,15 @@ class Run:
     hang_seconds: float = option("a job in which no micro-batch ends for so long has hung, and ends", default=900.0)
 
     def __post_init__(self) -> None:
-        _require(self.log_every > 0, "log_every", self.log_every, "above 0")
-        _require(self.eval_every >= 0, "eval_every", self.eval_every, "0 or more")
-        _require(self.save_every >= 0, "save_every", self.save_every, "0 or more")
-        _require(self.heldout_tokens > 0, "heldout_tokens", self.heldout_tokens, "above 0")
-        _require(self.keep_checkpoints > 0, "keep_checkpoints", self.keep_checkpoints, "above 0")
-        _require(self.max_bad_steps > 0, "max_bad_steps", self.max_bad_steps, "above 0")
-        _require(self.spike_factor >= 0, "spike_factor", self.spike_factor, "0 or more")
+        require(self.log_every > 0, "log_every", self.log_every, "above 0")
+        require(self.eval_every >= 0, "eval_every", self.eval_every, "0 or more")
+        require(self.save_every >= 0, "save_every", self.save_every, "0 or more")
+        require(self.heldout_tokens > 0, "heldout_tokens", self.heldout_tokens, "above 0")
+        require(self.keep_checkpoints > 0, "keep_checkpoints", self.keep_checkpoints, "above 0")
+        require(self.max_bad_steps > 0, "max_bad_steps", self.max_bad_steps, "above 0")
+        require(self.spike_factor >= 0, "spike_factor", self.spike_factor, "0 or more")
         for name in ("silence_seconds", "hang_seconds"):
-            _require(getattr(self, name) >= 5, name, getattr(self, name), "5 or more")
+            require(getattr(self, name) >= 5, name, getattr(self, name), "5 or more")
 
 
 GROUPS: dict[str, type] = {
@@ -225,7 +218,7 @@ class Recipe:
         for table, group in GROUPS.items():
             names = {f.name for f in dataclasses.fields(group)}
             values = {**tables.get(table, {}), **{name: left.pop(name) for name in names & left.keys()}}
-            groups[table] = _fill(group, values, where=f"recipe {path}, [{table}]")
+            groups[table] = fill(group, values, where=f"recipe {path}, [{table}]")
         if left:
             raise ConfigError(f"unknown option {next(iter(left))}{nearest(next(iter(left)), field_names())}")
         return cls(name=path.stem, **groups)
@@ -237,12 +230,6 @@ class Recipe:
             title: {name: list(value) if isinstance(value, tuple) else value for name, value in table.items()}
             for title, table in tables.items()
         }
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """' (did you mean X?)' for the known name most like this one, or nothing when none is."""
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" (did you mean {match[0]}?)" if match else ""
 
 
 def field_names() -> list[str]:
@@ -261,36 +248,3 @@ def _recipe_path(name_or_path: str) -> Path:
         known = shipped_recipes()
         raise ConfigError(f"no recipe {name_or_path}{nearest(name_or_path, known)}; there are: {', '.join(known)}")
     return path
-
-
-def _fill(group: type, values: dict[str, Any], where: str) -> Any:
-    fields = {f.name: f for f in dataclasses.fields(group)}
-    for name in values:
-        if name not in fields:
-            raise ConfigError(f"{where}: unknown field {name}{nearest(name, fields)}")
-    for name, f in fields.items():
-        if name not in values and f.default is dataclasses.MISSING:
-            raise ConfigError(f"{where}: {name} is missing ({f.metadata['help']})")
-    return group(**{name: _typed(str(fields[name].type), value, f"{where}: {name}") for name, value in values.items()})
-
-
-def _typed(kind: str, value: Any, where: str) -> Any:
-    if kind == "tuple[int, ...]":
-        if isinstance(value, list | tuple) and value and all(type(item) is int for item in value):
-            return tuple(value)
-        raise ConfigError(f"{where} must be a list of integers, not {value!r}")
-    if kind == "tuple[str, ...]":
-        entries = [value] if isinstance(value, str) else value
-        if isinstance(entries, list | tuple) and entries and all(type(item) is str and item for item in entries):
-            return tuple(entries)
-        raise ConfigError(f"{where} must be a text or a list of texts, not {value!r}")
-    if kind == "float" and type(value) in (int, float) and not math.isinf(value):
-        return float(value)  # nan fails every range
-    if kind == "float" or type(value).__name__ != kind:
-        raise ConfigError(f"{where} must be of type {kind}, not {value!r}")
-    return value
-
-
-def _require(holds: bool, name: str, value: object, wanted: str) -> None:
-    if not holds:
-        raise ConfigError(f"{name} is {value}; it must be {wanted}")

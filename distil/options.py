@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from distil.config import GROUPS, Recipe, nearest, shipped_recipes
+from distil.config import GROUPS, Recipe, shipped_recipes
 from distil.errors import ConfigError
+from distil.fields import nearest
 
 DEFAULT_RECIPE = "quickstart"
 PRECISIONS = ("auto", "fp16", "bf16", "fp32")

@@ -16,7 +16,8 @@ ROOT = Path(distil.__file__).parents[1]
 # From bottom to top; a name is a module of distil, a package of it with all inside, or a program's folder.
 LEVELS = [
     ["distil", "errors", "shares"],
-    ["config", "folder", "hosts", "hub", "identity", "schedule", "stopping"],
+    ["fields", "folder", "hosts", "hub", "identity", "schedule", "stopping"],
+    ["config"],
     ["placement", "kernels", "health", "remote"],
     ["options", "data"],
     ["models"],

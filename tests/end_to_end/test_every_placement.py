@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
-from harness import ROOT, Material, environment, must_pretrain, scalars, tags
+from harness import ROOT, Material, must_pretrain, scalars, tags
 from safetensors.torch import load_file
 
 from distil.checkpoint.tensors import Reader
@@ -76,17 +75,3 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(material: Material, tmp_pa
     ):
         assert wanted in printed
     assert not (tmp_path / "run").exists()
-
-
-def test_the_slurm_script_is_the_same_job(material: Material, tmp_path: Path):
-    arguments = ("--recipe", material.recipe, "--output_dir", tmp_path / "run", "--max_steps", 2)
-    environ = {**environment(), "SLURM_GPUS_ON_NODE": "2", "SLURM_SUBMIT_DIR": str(ROOT)}
-    result = subprocess.run(
-        ["bash", "slurm/pretrain_8xv100.sh", *map(str, arguments)],
-        cwd=ROOT,
-        env=environ,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
-    assert "2 rank(s)" in result.stdout and (tmp_path / "run" / "student" / "model.safetensors").exists()
