@@ -33,8 +33,13 @@ def out(tmp_path_factory):
 
 
 @pytest.fixture
-def live_on(material, out, tmp_path):
-    return lambda fault=None, **how: live(material, out, tmp_path / "log", fault, **how)
+def live_on(material, out, tmp_path, measured):
+    def go_on(fault=None, **how):
+        life = live(material, out, tmp_path / "log", fault, **how)
+        measured(f"{life.code:>4} {life.seconds:6.1f} s   step {life.newest_before} to {life.newest_after}")
+        return life
+
+    return go_on
 
 
 def test_usr1_saves_and_asks_to_be_started_again(live_on):
