@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -27,7 +28,7 @@ LEVELS = [
     ["results", "doctor"],
     ["rundir", "trainer"],
     ["pretrain"],
-    ["launch"],
+    ["launch", "slurm"],
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 
@@ -36,7 +37,7 @@ LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 def sources() -> dict[str, ast.Module]:
     """Every module of the package and of the programs, by its dotted name."""
     found = {}
-    for path in [*(ROOT / "distil").rglob("*.py"), *(ROOT / "launch").rglob("*.py")]:
+    for path in [path for folder in ("distil", "launch", "slurm") for path in (ROOT / folder).rglob("*.py")]:
         parts = path.relative_to(ROOT).with_suffix("").parts
         found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = ast.parse(path.read_text())
     return found
@@ -168,6 +169,25 @@ def dangers(tree: ast.AST) -> list[str]:
 )  # fmt: skip
 def test_the_search_finds_what_it_looks_for(bad):
     assert dangers(ast.parse(bad))
+
+
+def test_batch_scripts_evaluate_nothing():
+    for path in (ROOT / "slurm").glob("*.sh"):
+        words = re.findall(r"(?<![\w-])(eval|bash -c|sh -c|source <\(|`)", re.sub(r"#.*", "", path.read_text()))
+        assert words == [], f"{path.name} runs text: {words}"
+
+
+def test_tensorboard_stays_on_this_machine():
+    """Whatever we print or document shows curves to localhost, which is TensorBoard's default, and to nobody else."""
+    texts = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "Makefile"]
+    texts += [path for folder in ("distil", "launch", "slurm") for path in (ROOT / folder).rglob("*") if path.is_file()]
+    mentions = 0
+    for path in texts:
+        if path.suffix != ".pyc":
+            for line in path.read_text(errors="replace").splitlines():
+                mentions += "tensorboard --logdir" in line
+                assert not re.search(r"--bind_all|tensorboard .*--host", line), (path, line)
+    assert mentions >= 2
 
 
 def test_the_search_leaves_the_harmless_alone():
