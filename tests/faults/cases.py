@@ -159,6 +159,23 @@ for placed, computed in PLACEMENTS:
         globals()[f"nan_{how}_{placed}_{computed}"] = under(placed, computed, f"nan_{how}_{placed}_{computed}", when)
 
 
+def in_two_parts(config: str, precision: str, name: str) -> Callable[[Stage], Outcome]:
+    """A case that makes 6 steps at once in one folder, and in another 3 and then 3 more."""
+
+    def case(stage: Stage) -> Outcome:
+        options = ("--deepspeed", f"ds_config/{config}.json", "--precision", precision)
+        stage.train(stage.work / f"{name}_whole", 6, *options)
+        stage.train(stage.work / name, 3, *options)
+        return stage.train(stage.work / name, 6, *options)
+
+    return case
+
+
+EVERYWHERE = (*PLACEMENTS, ("zero2", "bf16"), ("zero2_offload", "bf16"), ("zero2_offload", "fp16"), ("zero3", "fp16"))
+for placed, computed in EVERYWHERE:
+    globals()[f"parts_{placed}_{computed}"] = in_two_parts(placed, computed, f"parts_{placed}_{computed}")
+
+
 def scale_collapses(stage: Stage) -> Outcome:
     with stage.gradients_times(float("inf"), range(6, 99)):
         return stage.train(stage.work / "scale_collapses", 60, "--precision", "fp16")

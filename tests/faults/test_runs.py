@@ -115,6 +115,19 @@ def test_another_experiment_is_refused_with_the_difference(staged, name, said):
         assert {path.name: path.stat().st_size for path in (work / name / folder).rglob("*")} == before
 
 
+@pytest.mark.parametrize("placed", ["_".join(place) for place in cases.EVERYWHERE])
+def test_resume_is_bitwise_in_every_placement(staged, placed):
+    work, outcomes = staged
+    assert outcomes[f"parts_{placed}"].code == 0, outcomes[f"parts_{placed}"].message
+    assert "step-00000003\n" in outcomes[f"parts_{placed}"].printed.split("resuming from")[1]
+    parts, whole = work / f"parts_{placed}", work / f"parts_{placed}_whole"
+    for tag in tags(whole) - CLOCKED - {"heldout/mlm_accuracy", "heldout/perplexity", "heldout/agreement",
+                                        "heldout/teacher_accuracy"}:  # fmt: skip
+        assert scalars(parts, tag) == scalars(whole, tag), tag
+    ours, theirs = (load_file(run / "student" / "model.safetensors") for run in (parts, whole))
+    assert all(ours[tensor].equal(theirs[tensor]) for tensor in theirs)
+
+
 # --- other ranks, other placements ---------------------------------------------------------------------------------
 
 
