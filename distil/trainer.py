@@ -80,9 +80,10 @@ class Trainer:
         self._checkpoints.go_on(at_work, failed)
         if code:
             why = next(why for why in self._ranks.gather(self._stop.why) if why is not None)
+            self._checkpoints.finish()
             if self._checkpoints.newest != self._at and self._at.step:
                 self._save()
-            self._checkpoints.finish()
+                self._checkpoints.finish()
             if self._ranks.first:
                 self._stop.obeyed()
             raise Stopped(f"{why}; saved at step {self._at.step}, the same command resumes", code)

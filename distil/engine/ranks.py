@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import socket
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -22,13 +20,10 @@ import deepspeed  # isort: skip
 from deepspeed.utils import logger  # isort: skip
 from torch import Tensor
 
+from distil.engine.meeting import choose_interface, meet
 from distil.errors import LostRank, RunError, UserError, by_all, one_line
 
 T = TypeVar("T")
-# Ranks of a large cluster start minutes apart where they read the software over a network.
-MEET_SECONDS = 600
-# A host that does not answer at all is another matter: told within the minute.
-REACH_SECONDS = 45
 # Longer than any work of rank 0 that the others wait for; a rank that has gone is the heartbeat's matter.
 COLLECTIVE_SECONDS = 7200
 SECONDS_TO_NAME = 15
@@ -154,7 +149,8 @@ def start_ranks() -> Ranks:
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     ranks_here = int(os.environ.get("LOCAL_SIZE", world))  # LOCAL_SIZE: DeepSpeed's launcher
     device, backend = prepare_device(ranks_here, int(os.environ["LOCAL_RANK"]))
-    store = dist.HashStore() if world == 1 else _meet(rank, world)
+    store = dist.HashStore() if world == 1 else meet(rank, world)
+    choose_interface(os.environ["MASTER_ADDR"])
     limit = timedelta(seconds=COLLECTIVE_SECONDS)
     logger.setLevel("WARNING")
     # DeepSpeed calls collectives by names that torch is about to drop; users cannot do anything about it.
@@ -169,68 +165,3 @@ def stop_ranks() -> None:
     """Leave the ranks; without it about one CPU run in twenty aborts after it has finished."""
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def _meet(rank: int, world: int) -> dist.TCPStore:
-    """The store through which ranks find each other, served by rank 0, once all have come."""
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    serves = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    if not serves:
-        _reach(host, port)
-    try:
-        store = dist.TCPStore(
-            host, port, world, is_master=serves, timeout=timedelta(seconds=MEET_SECONDS), wait_for_workers=False
-        )
-    except (RuntimeError, ValueError) as error:
-        if serves and ("EADDRINUSE" in str(error) or "in use" in str(error)):
-            raise RunError(
-                f"port {port} of {host} is taken; give another: deepspeed --master_port {_free_port()} ..."
-            ) from error
-        raise RunError(f"rank {rank} cannot meet the others at {host}:{port}: {one_line(error)[:300]}") from error
-    store.set(f"here/{rank}", socket.gethostname())
-    if rank == 0:
-        _await_all(store, world)
-        store.set("all here", "")
-    try:
-        store.wait(["all here"], timedelta(seconds=MEET_SECONDS + 30))
-    except RuntimeError as error:
-        raise RunError(f"rank {rank} waited in vain for all ranks at {host}:{port}") from error
-    return store
-
-
-def _await_all(store: dist.TCPStore, world: int) -> None:
-    began, told = time.monotonic(), False
-    while missing := [r for r in range(world) if not store.check([f"here/{r}"])]:
-        waited = time.monotonic() - began
-        names = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
-        if waited > MEET_SECONDS:
-            raise RunError(f"of {world} ranks {len(missing)} have not come in {waited:.0f} s: {names}; see their hosts")
-        if waited > 30 and not told:
-            told = True
-            print(f"waiting for rank(s) {names} of {world}", flush=True)
-        time.sleep(0.05)
-
-
-def _reach(host: str, port: int) -> None:
-    """Return once somebody listens there. Raises RunError for a host that does not answer, or never listens."""
-    began = time.monotonic()
-    while True:
-        try:
-            socket.create_connection((host, port), timeout=5).close()
-            return
-        except OSError as error:
-            waited = time.monotonic() - began
-            listens_later = error.errno == errno.ECONNREFUSED
-            if waited > (MEET_SECONDS if listens_later else REACH_SECONDS):
-                what = "nobody listens on" if listens_later else "cannot be reached at"
-                raise RunError(
-                    f"rank 0: {what} {host}:{port} ({error}) for {waited:.0f} s; see --master_addr, --master_port, "
-                    "firewalls, and the output of rank 0's host"
-                ) from error
-            time.sleep(0.2)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]
