@@ -11,15 +11,20 @@
 # FIRST_NODE_ADDRESS: of the job's first node, where its name is not how the others reach it.
 
 #SBATCH --job-name=distil
-#SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
-#SBATCH --gres=gpu:v100:8
-#SBATCH --cpus-per-task=40
-#SBATCH --time=48:00:00
 #SBATCH --signal=B:USR1@600
 #SBATCH --requeue
 #SBATCH --output=%x-%j.log
 #SBATCH --open-mode=append
+
+# ---- site-specific lines: what the cluster has; below the first command SLURM would not read them ----
+#SBATCH --nodes=2
+#SBATCH --gres=gpu:v100:8
+#SBATCH --cpus-per-task=40
+#SBATCH --time=48:00:00
+##SBATCH --partition=NAME
+##SBATCH --account=NAME
+# ---- end of site-specific lines ----
 
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:?this is a batch script: sbatch slurm/...}"
