@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -49,6 +50,8 @@ def check_host_name(name: str, where: str) -> None:
 
 def read_hostfile(path: str | Path) -> dict[str, int]:
     """{host: slots} of a hostfile, in its order. Raises ConfigError with file and line."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ConfigError(f"hostfile {path} is no regular file, and DeepSpeed would ignore it; give a file")
     found: dict[str, int] = {}
     seen: dict[str, int] = {}
     for number, line in _lines(path):
@@ -61,15 +64,22 @@ def read_hostfile(path: str | Path) -> dict[str, int]:
             raise ConfigError(f"{where}: {_shown(line)} is not of the form HOST slots=NUMBER")
         name, slots = entry[1], int(entry[2])
         check_host_name(name, where)
-        same = _canonical(name)
-        if same in seen:
-            raise ConfigError(f"{where}: host {name} is on line {seen[same]} already; name each host once")
+        if ":" in name:
+            raise ConfigError(f"{where}: {name} is an IPv6 address, which pdsh does not take; give the host's name")
+        if name.lower() in seen:
+            raise ConfigError(f"{where}: host {name} is on line {seen[name.lower()]} already; name each host once")
         if not 1 <= slots <= MOST_SLOTS:
             raise ConfigError(f"{where}: slots is {slots}; it must be from 1 to {MOST_SLOTS}, the GPUs of the host")
-        seen[same], found[name] = number, slots
+        seen[name.lower()], found[name] = number, slots
     if not found:
         raise ConfigError(f"hostfile {path} names no host; a line is HOST slots=NUMBER")
     return found
+
+
+def check_port(number: int | None, option: str) -> None:
+    """Raise ConfigError for what is no port; None is one not given."""
+    if number is not None and not 1 <= number <= 65535:
+        raise ConfigError(f"{option} is {number}; it must be from 1 to 65535")
 
 
 def select(slots: Mapping[str, int], include: str, exclude: str, num_nodes: int) -> list[str]:
@@ -122,6 +132,18 @@ def check_exported(environment: Mapping[str, str]) -> None:
             _check_variable(name, value.strip(), "environment, exported to all hosts")
 
 
+def check_handed_over() -> dict[str, str]:
+    """Check all that DeepSpeed hands to every host besides arguments, and return what environment files export.
+
+    That is the environment, the working directory and this python. Raises ConfigError.
+    """
+    exported = read_environment()
+    check_exported(os.environ)
+    check_word(os.getcwd(), "the working directory")
+    check_word(sys.executable, "the path of python")
+    return exported
+
+
 def check_word(word: str, what: str, spaces: bool = False) -> None:
     """Raise ConfigError where a shell on another host would not read ``word`` as it stands."""
     if not (_ARGUMENT if spaces else _WORD).fullmatch(word):
@@ -139,13 +161,6 @@ def _check_variable(name: str, value: str, where: str) -> None:
             f"{where}: the value of {name}, {_shown(value)}, would be acted on by a shell on every host; "
             "leave out $ ` \" ' \\ ; & | < > ! # % and line ends"
         )
-
-
-def _canonical(name: str) -> str:
-    try:
-        return str(ipaddress.ip_address(name))
-    except ValueError:
-        return name.lower()
 
 
 def _lines(path: str | Path) -> Iterator[tuple[int, str]]:

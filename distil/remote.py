@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import time
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from distil.errors import ConfigError, RunError
+from distil.hosts import is_host_name
 
 CONNECT_SECONDS = 5
 SECONDS = 20
@@ -73,6 +75,24 @@ def must_answer(hosts: Sequence[str], port: int | None = None) -> None:
             f"{len(silent)} of {len(hosts)} hosts do not answer over ssh ({named}); see that each is up and that "
             f"'ssh {silent[0].host} true' asks for nothing, or leave it out: --exclude {silent[0].host}"
         )
+
+
+def meeting_address(host: str, port: int | None = None) -> str:
+    """The address at which DeepSpeed lets ranks meet on their first host. Raises RunError where it states none."""
+    answer = ask(host, ["hostname", "-I"], port=port)
+    address = (answer.output.split() or [""])[0]
+    if answer.problem or not is_host_name(address):
+        raise RunError(
+            f"host {host} states no address of its own ('hostname -I': {answer.problem or ascii(address[:80])}); "
+            "give the one at which the others reach it: --master_addr"
+        )
+    return address
+
+
+def check_pdsh() -> None:
+    """Raise ConfigError where there is no pdsh."""
+    if not shutil.which("pdsh"):
+        raise ConfigError("there is no pdsh, by which DeepSpeed starts hosts; apt-get install pdsh")
 
 
 def pdsh_environment() -> dict[str, str]:

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from distil import errors, options
+from distil import errors, hosts, options
 from distil.config import Recipe
 
 
@@ -29,7 +29,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--hostfile", metavar="FILE", help="hosts: login, versions, clocks, all-reduce")
     parser.add_argument("--ssh_port", metavar="N", type=int, help="where not as ssh has it")
     parser.add_argument("--master_port", metavar="N", type=int, help="where ranks are to meet (default: 29500)")
-    return parser.parse_args(arguments)
+    chosen = parser.parse_args(arguments)
+    hosts.check_port(chosen.ssh_port, "--ssh_port")
+    hosts.check_port(chosen.master_port, "--master_port")
+    return chosen
 
 
 def findings(chosen: argparse.Namespace, recipe: Recipe) -> Iterator[object]:

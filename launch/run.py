@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 
 from distil import errors, hosts, options, remote
@@ -22,8 +21,8 @@ NUMBERS = {"num_nodes": -1, "node_rank": -1, "master_port": 29500, "ssh_port": N
 WORDS = (
     "master_addr", "launcher_args", "enable_each_rank_log", "autotuning", "bind_core_list", "venv_script", "log_level",
 )  # fmt: skip
-# Of pdsh's own options those that neither choose hosts nor name a program.
-PDSH_FLAGS, PDSH_VALUES = ("-k", "-b", "-d", "-N"), ("-t", "-u", "-f", "-l")
+# Of pdsh's own options those that neither choose hosts or user nor name a program.
+PDSH_FLAGS, PDSH_VALUES = ("-k", "-b", "-d", "-N"), ("-t", "-u", "-f")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -50,10 +49,7 @@ def check(chosen: argparse.Namespace) -> None:
     """Raise ConfigError for anything that another host's shell, ssh or pdsh would not take as it is meant."""
     if chosen.launcher.lower() != "pdsh":
         raise errors.ConfigError(f"--launcher {chosen.launcher}: only pdsh is known here; start others by deepspeed")
-    hosts.read_environment()
-    hosts.check_exported(os.environ)
-    hosts.check_word(os.getcwd(), "the working directory")
-    hosts.check_word(sys.executable, "the path of python")
+    hosts.check_handed_over()
     for name in ("user_script", "enable_each_rank_log", "venv_script"):
         if getattr(chosen, name):
             hosts.check_word(getattr(chosen, name), name)
@@ -64,16 +60,15 @@ def check(chosen: argparse.Namespace) -> None:
         if word not in PDSH_FLAGS and not (word in PDSH_VALUES and next(words, "-").isalnum()):
             known = " ".join(PDSH_FLAGS + PDSH_VALUES)
             raise errors.ConfigError(f"--launcher_args: {word!r} is none of {known}, or lacks its value")
-    if not shutil.which("pdsh"):
-        raise errors.ConfigError("there is no pdsh, by which DeepSpeed starts hosts; apt-get install pdsh")
+    remote.check_pdsh()
 
 
 def main() -> None:
     """Check, ask the hosts, and become DeepSpeed's launcher."""
     chosen = parse(sys.argv[1:])
+    more = []
     for name in ("master_port", "ssh_port"):
-        if getattr(chosen, name) not in (None, *range(1, 65536)):
-            raise errors.ConfigError(f"--{name} is {getattr(chosen, name)}; it must be from 1 to 65535")
+        hosts.check_port(getattr(chosen, name), f"--{name}")
     if chosen.master_addr:
         hosts.check_host_name(chosen.master_addr, "--master_addr")
     if chosen.hostfile or os.path.isfile(hosts.DEFAULT_HOSTFILE):
@@ -83,8 +78,10 @@ def main() -> None:
             check(chosen)
             remote.must_answer(active, chosen.ssh_port)
             os.environ |= remote.pdsh_environment()
+            if not chosen.master_addr:  # DeepSpeed would ask, too, and hand the answer to every host's shell unseen
+                more = ["--master_addr", remote.meeting_address(active[0], chosen.ssh_port)]
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "deepspeed.launcher.runner", *sys.argv[1:]])
+    os.execv(sys.executable, [sys.executable, "-m", "deepspeed.launcher.runner", *more, *sys.argv[1:]])
 
 
 if __name__ == "__main__":

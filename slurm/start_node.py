@@ -28,8 +28,8 @@ def launcher(environment: Mapping[str, str], program: list[str]) -> list[str]:
     node = int(environment["SLURM_NODEID"])
     gpus: list[list[int | str]] = [list(range(count)) for _ in range(int(environment["SLURM_NNODES"]))]
     given = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    if len(given) == count and all(given):
-        gpus[node] = list(given)  # where GPUs are not fenced off, a part of a node may begin with any of them
+    if len(given) >= count and all(given):
+        gpus[node] = list(given[:count])  # where GPUs are not fenced off, a part of a node may begin with any of them
     # Of the other nodes the launcher counts the GPUs and nothing more, so that places do for names.
     world = json.dumps({f"node-{i}": of_node for i, of_node in enumerate(gpus)})
     return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 from importlib.util import module_from_spec, spec_from_file_location
 
@@ -46,7 +47,8 @@ def test_the_example_is_a_hostfile():
     [
         ("a slots=0", "line 1: slots is 0"), ("a slots=65", "slots is 65"), ("a", "HOST slots="), ("", "names no host"),
         ("a slots=1 max=2", "HOST slots="), ("a slots=1\nA slots=2", "line 2: host A is on line 1"),
-        ("::1 slots=1\n0:0::1 slots=1", "on line 1"), ("a slots=٣", "HOST slots="), ("a slots=1;id", "HOST slots="),
+        ("a slots=1\n::1 slots=1", "line 2: ::1 is an IPv6"), ("a slots=٣", "HOST slots="),
+        ("a slots=1;id", "HOST slots="),
     ],
 )  # fmt: skip
 def test_other_mistakes_in_a_hostfile(text, said, tmp_path):
@@ -58,6 +60,22 @@ def test_other_mistakes_in_a_hostfile(text, said, tmp_path):
 def test_a_hostfile_that_is_not_there():
     with pytest.raises(ConfigError, match="nowhere cannot be read: No such file"):
         hosts.read_hostfile("nowhere")
+
+
+def test_a_pipe_is_refused_which_deepspeed_would_ignore(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert runner.fetch_hostfile(str(tmp_path / "pipe")) is None
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(ConfigError, match="no regular file"):
+            hosts.read_hostfile(path)
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536, 99999])
+def test_ports(port):
+    for fine in (None, 1, 65535):
+        hosts.check_port(fine, "--master_port")
+    with pytest.raises(ConfigError, match=f"--master_port is {port}"):
+        hosts.check_port(port, "--master_port")
 
 
 SLOTS = {"a": 2, "b": 2, "c": 1}

@@ -6,8 +6,10 @@ WHERE is how ranks meet, as torch's init_method. Rank 0 prints the seconds that 
 from __future__ import annotations
 
 import datetime
+import os
 import signal
 import sys
+import threading
 import time
 
 import torch
@@ -39,10 +41,20 @@ def seconds(rank: int, ranks: int, where: str, backend: str) -> float:
     return taken
 
 
+def _give_up() -> None:
+    print(f"still waits for the other ranks after {SECONDS} s", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
 def main() -> None:
     """The rank that the command line says."""
     rank, ranks, where, backend = sys.argv[1:]
-    signal.alarm(SECONDS)
+    # A thread of its own, because a handler of signals would wait, as we do, for gloo or NCCL to return. They release
+    # the interpreter; where they did not, the alarm ends us without a word.
+    limit = threading.Timer(SECONDS, _give_up)
+    limit.daemon = True
+    limit.start()
+    signal.alarm(SECONDS + 5)
     taken = seconds(int(rank), int(ranks), where, backend)
     if rank == "0":
         print(taken, flush=True)

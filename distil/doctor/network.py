@@ -11,18 +11,20 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 import torch
 
 from distil import hosts, remote
 from distil.doctor import collective, there
-from distil.doctor.finding import FAIL, OK, WARN, Finding
-from distil.errors import ConfigError, one_line
+from distil.doctor.finding import FAIL, OK, WARN, Finding, within
+from distil.errors import ConfigError, RunError, one_line
 from distil.folder import standing
 
 ROOT = Path(__file__).parents[2]
 CLOCKS_APART = 2.0  # seconds
 SECONDS = collective.SECONDS + 15
+SECONDS_FOR_DISK = 30
 
 
 def port(number: int, needed: bool) -> Finding:
@@ -55,13 +57,20 @@ def of_hosts(hostfile: str, ssh_port: int | None, master_port: int, output_dir: 
     """Hosts of a hostfile: login, versions, clock, the output folder, and an all-reduce over all of them."""
     try:
         names = list(hosts.read_hostfile(hostfile))
-        exported = hosts.read_environment()
-        hosts.check_exported(os.environ)
+        exported = hosts.check_handed_over()
+        remote.check_pdsh()
     except ConfigError as error:
-        yield Finding(FAIL, "hostfile", one_line(error))
+        yield Finding(FAIL, "hosts", one_line(error))
         return
-    folder = standing(Path(output_dir)) if output_dir else Path(tempfile.gettempdir())
-    with tempfile.NamedTemporaryFile(prefix=".doctor-", dir=folder) as marker:
+    try:
+        marker = within(SECONDS_FOR_DISK, lambda: _marker(output_dir))
+    except OSError as error:
+        said = error.strerror or one_line(error)
+        yield Finding(
+            FAIL, "hosts", f"not asked: {output_dir or 'the folder for temporary files'}: {said}", "mend that"
+        )
+        return
+    with marker:
         command = [sys.executable, "-", str(ROOT), marker.name]
         source = Path(there.__file__).read_text()
         answers = remote.ask_all(names, command, port=ssh_port, stdin=source)
@@ -70,10 +79,19 @@ def of_hosts(hostfile: str, ssh_port: int | None, master_port: int, output_dir: 
     for found in findings:
         yield from found
     if len(names) > 1 and all(finding.state != FAIL for found in findings for finding in found):
-        addresses = json.loads(answers[0].output.splitlines()[-1])["addresses"]
-        meet_at = (addresses or names)[0]
+        try:
+            meet_at = remote.meeting_address(names[0], ssh_port)
+        except RunError as error:
+            yield Finding(FAIL, "all-reduce", one_line(error))
+            return
         meet_at = f"[{meet_at}]" if ":" in meet_at else meet_at
         yield _across(names, f"tcp://{meet_at}:{master_port}", exported, ssh_port)
+
+
+def _marker(output_dir: str | None) -> IO[bytes]:
+    """A file that is seen on another host where that host has the same folder."""
+    folder = standing(Path(output_dir)) if output_dir else Path(tempfile.gettempdir())
+    return tempfile.NamedTemporaryFile(prefix=".doctor-", dir=folder)
 
 
 def _compared(answer: remote.Answer, here: dict, output_dir: str | None) -> list[Finding]:
@@ -126,7 +144,9 @@ def _across(names: list[str], where: str, exported: dict[str, str], ssh_port: in
     """An all-reduce with one rank on each host, in the environment that a job would have there."""
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     ours = {name: value for name, value in os.environ.items() if name.startswith(hosts.EXPORTED)}
-    variables = [f"{name}={value}" for name, value in (ours | exported | {"PYTHONPATH": str(ROOT)}).items()]
+    given = ours | exported
+    path = os.pathsep.join(filter(None, [str(ROOT), given.get("PYTHONPATH")]))
+    variables = [f"{name}={value}" for name, value in (given | {"PYTHONPATH": path}).items()]
     commands = [["env", *variables, *_rank(rank, len(names), where, backend)] for rank in range(len(names))]
     with ThreadPoolExecutor(len(names)) as pool:
         answers = list(

@@ -29,7 +29,12 @@ ESTIMATED, ESTIMATED_A_LAYER = 24_500_000, 7_100_000
 
 def examine(output_dir: str, recipe: Recipe) -> Iterator[Finding]:
     """Whether ``output_dir`` can be written, and holds the checkpoints that the recipe keeps."""
-    folder = standing(Path(output_dir))
+    try:
+        folder = within(SECONDS, lambda: standing(Path(output_dir)))
+    except OSError as error:
+        remedy = "see whether its file system is there, or give another --output_dir"
+        yield Finding(FAIL, "output folder", f"{output_dir}: {error.strerror or one_line(error)}", remedy)
+        return
     yield _writable(folder, output_dir)
     yield _room(folder, recipe)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import subprocess
 import sys
 import time
 from importlib import metadata
@@ -15,22 +14,13 @@ PACKAGES = ("torch", "deepspeed", "transformers", "numpy")
 
 
 def report(root: str, marker: str) -> dict[str, object]:
-    """Versions, the code under ``root``, whether the file ``marker`` is seen, addresses and the clock."""
+    """Versions, the code under ``root``, whether the file ``marker`` is seen, and the clock."""
     versions = {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
     return {
         "versions": versions | {"distil": _code(Path(root))},
         "seen": Path(marker).exists(),
-        "addresses": _addresses(),
         "time": time.time(),
     }
-
-
-def _addresses() -> list[str]:
-    """The first is where DeepSpeed's launcher lets the ranks meet."""
-    try:
-        return subprocess.run(["hostname", "-I"], capture_output=True, text=True).stdout.split()
-    except OSError:
-        return []
 
 
 def _version(package: str) -> str:

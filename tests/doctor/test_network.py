@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
+import subprocess
 import sys
 
 import pytest
@@ -81,3 +83,40 @@ def test_a_hostile_hostfile_is_a_finding(tmp_path):
     (tmp_path / "h").write_text(f"-oProxyCommand=touch${{IFS}}{tmp_path}/marker slots=1\n")
     (finding,) = network.of_hosts(str(tmp_path / "h"), None, 29500, None)
     assert finding.state == FAIL and "line 1" in finding.found and not (tmp_path / "marker").exists()
+
+
+@pytest.fixture
+def hostfile(tmp_path):
+    (tmp_path / "h").write_text("localhost slots=1\n")
+    return str(tmp_path / "h")
+
+
+def test_what_run_refuses_fails(hostfile, monkeypatch, tmp_path):
+    monkeypatch.setenv("NCCL_X", "$(id)")
+    (finding,) = network.of_hosts(hostfile, None, 29500, None)
+    assert finding.state == FAIL and "NCCL_X" in finding.found
+    monkeypatch.delenv("NCCL_X")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (finding,) = network.of_hosts(hostfile, None, 29500, None)
+    assert finding.state == FAIL and "no pdsh" in finding.found
+
+
+def test_a_folder_that_cannot_be_written_is_a_finding(hostfile):
+    if not shutil.which("pdsh"):
+        pytest.skip("no pdsh; apt-get install pdsh")
+    (finding,) = network.of_hosts(hostfile, None, 29500, "/proc/runs")
+    assert finding.state == FAIL and "/proc/runs: No such file" in finding.found
+
+
+def test_a_rank_that_is_left_alone_says_so(tmp_path):
+    program = "import sys; from distil.doctor import collective; collective.SECONDS = 1; collective.main()"
+    command = [sys.executable, "-c", program, "0", "2", f"file://{tmp_path}/meet", "gloo"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1] == "still waits for the other ranks after 1 s"
+
+
+@pytest.mark.parametrize("option", ["--master_port", "--ssh_port"])
+def test_no_port_is_a_line(option):
+    command = [sys.executable, "launch/doctor.py", option, "99999"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 78 and done.stderr.startswith(f"error: {option} is 99999")

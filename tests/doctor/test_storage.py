@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from distil.config import Recipe
+from distil.doctor import storage
 from distil.doctor.finding import FAIL, OK, WARN, within
 from distil.doctor.storage import examine
 
@@ -59,6 +60,13 @@ def test_a_disk_too_small_for_the_checkpoints_fails(tmp_path):
 def test_a_teacher_that_is_not_here_is_estimated(tmp_path):
     _, room = examine(str(tmp_path), Recipe.load("distilbert-base-uncased", {"teacher": str(tmp_path / "none")}))
     assert room.state == WARN and "as wide as BERT-base" in room.found and "take 2.4 GB" in room.found
+
+
+def test_a_folder_on_a_disk_that_has_gone_is_a_finding(monkeypatch, recipe):
+    monkeypatch.setattr(storage, "SECONDS", 0.2)
+    monkeypatch.setattr(storage, "standing", lambda _: time.sleep(5))
+    (finding,) = examine("/gone/run", recipe)
+    assert finding.state == FAIL and "/gone/run: not done within 0.2 s" in finding.found
 
 
 def test_a_disk_that_has_gone_does_not_hold_us_up(tmp_path):

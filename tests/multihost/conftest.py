@@ -54,9 +54,8 @@ class Pair:
 
 @pytest.fixture(scope="session")
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    reason = netns.missing()
-    if reason:
-        pytest.skip(reason)
+    if why := netns.missing():
+        harness.cannot(why)
     folder = tmp_path_factory.mktemp("multihost")
     with netns.two_hosts() as (one, two):
         (folder / "hostfile").write_text(f"{one.name} slots=1\n{two.name} slots=1\n")

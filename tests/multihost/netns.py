@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -22,6 +23,10 @@ import psutil
 
 OVERLAYS = Path("/etc/netns")
 SSHD = "/usr/sbin/sshd"
+NEEDED = {
+    "ip": "iproute2", "pdsh": "pdsh", "ssh": "openssh-client", "ssh-keygen": "openssh-client", SSHD: "openssh-server",
+    "nsenter": "util-linux",
+}  # fmt: skip
 CLIENT = """
 Host *
     IdentityFile /etc/ssh/id
@@ -44,7 +49,7 @@ def missing() -> str:
     """Why two hosts cannot be made here, or an empty string."""
     if os.geteuid() != 0:
         return "network namespaces need root"
-    for program, package in {"ip": "iproute2", "pdsh": "pdsh", "ssh": "openssh-client", SSHD: "openssh-server"}.items():
+    for program, package in NEEDED.items():
         if not shutil.which(program):
             return f"no {program}; apt-get install {package}"
     probe = f"probe{os.getpid()}"
@@ -112,9 +117,10 @@ def _run(*command: str) -> None:
 @contextlib.contextmanager
 def two_hosts() -> Iterator[tuple[Host, Host]]:
     """Hosts ``one`` and ``two``, joined by a wire; every trace of them is gone afterwards."""
+    _sweep()
     ssh_was_there = Path("/run/sshd").exists()
     net = f"10.203.{os.getpid() % 250 + 1}"
-    hosts = tuple(Host(f"distil{os.getpid()}{name}", name, f"{net}.{i}") for i, name in enumerate(("one", "two"), 1))
+    hosts = tuple(Host(f"distil{os.getpid()}-{name}", name, f"{net}.{i}") for i, name in enumerate(("one", "two"), 1))
     try:
         _make_overlays(hosts)
         for host in hosts:
@@ -135,6 +141,16 @@ def two_hosts() -> Iterator[tuple[Host, Host]]:
             OVERLAYS.rmdir()
             if not ssh_was_there:
                 Path("/run/sshd").rmdir()
+
+
+def _sweep() -> None:
+    """Remove what is left of earlier tests that were killed."""
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout.split("\n")
+    left = {line.split()[0] for line in listed if line} | {path.name for path in OVERLAYS.glob("*")}
+    for name in left:
+        made = re.fullmatch(r"distil([0-9]+)-(one|two)", name)
+        if made and not psutil.pid_exists(int(made[1])):
+            _remove(Host(name, made[2], ""))
 
 
 def _make_overlays(hosts: Sequence[Host]) -> None:

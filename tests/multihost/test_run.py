@@ -7,11 +7,10 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import harness
 import pytest
-
-pytestmark = pytest.mark.multihost
 
 
 def run(*arguments: object, program: tuple[str, ...] = ("launch/run.py",), **environment: str):
@@ -24,8 +23,8 @@ def run(*arguments: object, program: tuple[str, ...] = ("launch/run.py",), **env
 @pytest.fixture
 def marker(tmp_path):
     """A file that appears where hostile input has run."""
-    if not shutil.which("ssh"):
-        pytest.skip("no ssh; apt-get install openssh-client")
+    if absent := [program for program in ("ssh", "pdsh") if not shutil.which(program)]:
+        harness.cannot(f"no {' and no '.join(absent)}; apt-get install openssh-client pdsh")
     (tmp_path / "hosts").write_text("localhost slots=1\n127.0.0.1 slots=1\n")
     (tmp_path / "program.py").write_text(f"open({str(tmp_path / 'marker')!r}, 'w')\n")
     return tmp_path / "marker"
@@ -50,6 +49,7 @@ def test_a_hostile_hostfile_runs_nothing(marker):
     assert "/evil, line 1: '-oProxyCommand=" in result.stderr and not marker.exists()
 
 
+@pytest.mark.multihost
 def test_deepspeed_alone_runs_what_an_environment_file_says(hosts, marker):
     (marker.parent / "environment").write_text(f"X=$(touch {marker})\n")
     command = [sys.executable, *DEEPSPEED, "--hostfile", hosts.hostfile, "--no_python", "/bin/true"]
@@ -84,7 +84,7 @@ def test_hostile_words_run_nothing(marker, where):
     "options",
     [
         ("--master_addr", "$(id)"), ("--master_addr=-oX",), ("--include", "a@$(id)"), ("--exclude", "-oX=y"),
-        ("--launcher_args", "-R exec"), ("--launcher_args", "-w evil"), ("--launcher_args", "-l $(id)"),
+        ("--launcher_args", "-R exec"), ("--launcher_args", "-w evil"), ("--launcher_args", "-l root"),
         ("--ssh_port", "0"), ("--ssh_port", "22;id"), ("--master_port", "99999"), ("--launcher", "openmpi"),
         ("--venv_script", "x;id"), ("--hostf", "evil"), ("--hostfile", "nowhere"),
     ],
@@ -102,6 +102,7 @@ def test_without_a_hostfile_it_is_deepspeed(marker):
     assert marker.exists()
 
 
+@pytest.mark.multihost
 @pytest.mark.parametrize("how", ["no sshd", "no wire"])
 def test_a_host_that_is_down_is_named(hosts, marker, how):
     try:
@@ -114,3 +115,17 @@ def test_a_host_that_is_down_is_named(hosts, marker, how):
     assert result.returncode == 70 and result.stderr.count("\n") == 1, result.stderr
     assert "1 of 2 hosts do not answer over ssh (two: " in result.stderr and "--exclude two" in result.stderr
     assert seconds < 60 and not marker.exists()
+
+
+@pytest.mark.multihost
+@pytest.mark.parametrize("stated", ["$(touch MARKER)", "-oProxyCommand=x", ""])
+def test_what_the_first_host_says_of_itself_runs_nothing(hosts, marker, stated):
+    """DeepSpeed takes the first word of `hostname -I` there for the address to meet at, and tells it to every shell."""
+    hostname = marker.parent / "hostname"
+    hostname.write_text(f"#!/bin/sh\nprintf '%s\\n' '{stated.replace('MARKER', str(marker)).replace(' ', '${IFS}')}'\n")
+    hostname.chmod(0o755)
+    with hosts.one.seeing(hostname, Path(shutil.which("hostname"))):
+        result = hosts.run(sys.executable, "launch/run.py", "--hostfile", hosts.hostfile, marker.parent / "program.py")
+    assert result.returncode == 70 and result.stderr.count("\n") == 1, result.stderr
+    assert "host one states no address" in result.stderr and "--master_addr" in result.stderr
+    assert not marker.exists()

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import cluster as slurm
 import pytest
-from harness import ROOT, make_material, must_pretrain
+from harness import ROOT, cannot, make_material, must_pretrain
 from jobs import STEPS, Site
 
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     if why := slurm.missing():
-        pytest.skip(why)
+        cannot(why)
     checkout = tmp_path_factory.mktemp("checkout")
     for name in ("slurm", "launch", "ds_config"):
         (checkout / name).symlink_to(ROOT / name)

@@ -28,6 +28,7 @@ def gpus(**more: str) -> list[list[int | str]]:
 def test_a_node_takes_the_gpus_that_it_was_given() -> None:
     assert gpus() == [[0, 1]] * 3
     assert gpus(CUDA_VISIBLE_DEVICES="4,6") == [[0, 1], ["4", "6"], [0, 1]]  # of others only the number counts
+    assert gpus(CUDA_VISIBLE_DEVICES="4,6,7") == [[0, 1], ["4", "6"], [0, 1]]  # more than it has ranks
     assert gpus(CUDA_VISIBLE_DEVICES="0", RANKS_PER_NODE="3") == [[0, 1, 2]] * 3
 
 
