@@ -104,17 +104,19 @@ class Cluster:
         with contextlib.suppress(AssertionError, subprocess.SubprocessError):  # what ails the cluster was told before
             self.cancel_all()
         left = list(self._processes())
-        for daemon in reversed(self._daemons):
-            daemon.send_signal(signal.SIGTERM)
-        for daemon in self._daemons:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                daemon.wait(timeout=10)
-        while left:
-            for process in left:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-            psutil.wait_procs(left, timeout=10)
-            left = list(self._processes())  # one that was killed may just have started another
+        try:
+            for daemon in reversed(self._daemons):
+                daemon.send_signal(signal.SIGTERM)
+            for daemon in self._daemons:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    daemon.wait(timeout=10)
+        finally:
+            while left:
+                for process in left:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.kill()
+                psutil.wait_procs(left, timeout=10)
+                left = list(self._processes())  # one that was killed may just have started another
         for daemon in self._daemons:
             daemon.wait(timeout=10)
 
@@ -216,5 +218,7 @@ def cluster(kill_wait: int = 10) -> Iterator[Cluster]:
         made.start()
         yield made
     finally:
-        made.stop()
-        shutil.rmtree(folder)
+        try:
+            made.stop()
+        finally:
+            shutil.rmtree(folder)
