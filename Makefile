@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup run test test-fast lint clean
+.PHONY: help setup run test test-fast soak lint clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -18,6 +18,10 @@ test: $(READY)  ## every test that this machine can run
 
 test-fast: $(READY)  ## the tests that take seconds
 	@PATH="$(BIN):$$PATH" python -m pytest -m "not slow"
+
+SEEDS ?= 50
+soak: $(READY)  ## kill real runs at random times; SEEDS=50 of them, most of an hour on 2 cores
+	@PATH="$(BIN):$$PATH" python tests/faults/soak.py --seeds $(SEEDS)
 
 lint: $(READY)  ## ruff, as CI runs it
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
