@@ -173,10 +173,10 @@ def share(found: dict[int, dict[str, float]]) -> list[str]:
     lines = [
         "",
         f"The recipe `{RECIPE}` saves every {every} steps of {batch:,} sequences. {recipe.optimizer.epochs} epochs of "
-        f"{CORPUS_TOKENS / 1e9} billion tokens are about {steps:,} steps; in the published {PUBLISHED_HOURS} h on 8 V100, "
-        f"{there:.0f} s a step and {every * there / 3600:.1f} h between two checkpoints. On this CPU a step is taken as "
+        f"{CORPUS_TOKENS / 1e9} * 10^9 tokens are {steps:,} steps. In the published {PUBLISHED_HOURS} h of 8 V100 "
+        f"a step takes {there:.0f} s: {every * there / 3600:.1f} h between two checkpoints. On this CPU a step is "
         f"{batch:,} / ranks of the measured ones, which leave out the teacher. Below, the part of training time that "
-        "stands still. The interval of 8 V100 is arithmetic, and what stands against it was measured here:",
+        "stands still. The interval of 8 V100 is arithmetic; what stands against it was measured here.",
         "",
         "| | interval, this CPU | ours | DeepSpeed's | ours, interval of 8 V100 | DeepSpeed's |",
         "|---|---|---|---|---|---|",

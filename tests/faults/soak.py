@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 import random
 import re
@@ -169,6 +170,7 @@ def main() -> None:
     parser.add_argument("--at_once", type=int, default=1, help="seeds that run beside each other")
     parser.add_argument("--out", type=Path, help="write the summary to this file as well")
     options = parser.parse_args()
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # restarts are what this is about
     began, verdicts = time.monotonic(), []
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.at_once) as pool:
         material = make_material(Path(folder))
@@ -178,10 +180,10 @@ def main() -> None:
             kills = "; ".join(f"{kill.victim} in {kill.hit}" for kill in verdict.kills)
             print(f"seed {verdict.seed}: {kills}: {verdict.differences or 'the same to the last bit'}", flush=True)
             verdicts.append(verdict)
-    lines = report(verdicts, (time.monotonic() - began) / 60)
+            lines = report(verdicts, (time.monotonic() - began) / 60)
+            if options.out:  # what is done so far; a soak may be cut short
+                options.out.write_text("\n".join([*_heading(), *lines]) + "\n")
     print("\n".join(lines))
-    if options.out:
-        options.out.write_text("\n".join([*_heading(), *lines]) + "\n")
     sys.exit(any(verdict.differences for verdict in verdicts))
 
 
