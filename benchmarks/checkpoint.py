@@ -217,11 +217,10 @@ def main() -> None:
         found = {ranks: run(ranks, Path(scratch) / str(ranks), options.turns) for ranks in (1, 2)}
     from measure import machine
 
-    command = "python benchmarks/checkpoint.py" + (f" --out {options.out}" if options.out else "")
     lines = [*table(found), *share(found), ""]
     lines += [
-        f"Made by `{command}` on {date.today()}; {machine(torch.device('cpu'))}, deepspeed {version('deepspeed')}; "
-        f"{kind} on a disk, loading from the page cache; medians of {options.turns} turns. "
+        f"Made by `python {' '.join(sys.argv)}` on {date.today()}; {machine(torch.device('cpu'))}, "
+        f"deepspeed {version('deepspeed')}; {kind} on a disk, loading from the page cache; medians of {options.turns}. "
         f"Other work ran on the machine: load {load:.1f} when this began."
     ]
     print("\n".join(lines))
