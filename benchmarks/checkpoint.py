@@ -32,9 +32,9 @@ import torch
 RECIPE = "distilbert-base-uncased"
 CORPUS_TOKENS, PUBLISHED_HOURS = 3.5e9, 90  # as the recipe's head states them
 ROWS = {
-    "state": "of ours: weights and both moments",
-    "begin": "of ours: training stands still",
-    "published": "of ours: hashed, on disk and published after",
+    "state": "ours: weights and both moments",
+    "begin": "ours: training stands still",
+    "published": "ours: hashed, on disk and published after",
     "theirs": "DeepSpeed's `save_checkpoint`: training stands still",
     "theirs_synced": "DeepSpeed's, with its files on disk",
     "our_bytes": "ours, bytes",
