@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup run test fault-test slurm-test test-fast lint clean
+.PHONY: help setup run test fault-test slurm-test soak test-fast lint clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -14,16 +14,20 @@ run: $(READY)  ## distil the quickstart: a real teacher on real text, in minutes
 	@PATH="$(BIN):$$PATH" deepspeed launch/pretrain.py --deepspeed ds_config/zero1.json
 
 test: $(READY)  ## the tests, in minutes; those that kill and stop whole jobs are the next two
-	@PATH="$(BIN):$$PATH" python -m pytest --durations=10 -m "not (faults or slurm or multihost or soak)"
+	@PATH="$(BIN):$$PATH" python -m pytest --durations=10 -m "not (faults or slurm or multihost)"
 
 fault-test: $(READY)  ## kills, hangs, full disks, a cut wire: every row of docs/reliability.md
 	@PATH="$(BIN):$$PATH" python -m pytest --durations=10 -m "faults or multihost"
 
 test-fast: $(READY)  ## the tests that take seconds
-	@PATH="$(BIN):$$PATH" python -m pytest -m "not (slow or faults or slurm or multihost or soak)"
+	@PATH="$(BIN):$$PATH" python -m pytest -m "not (slow or faults or slurm or multihost)"
 
 slurm-test: $(READY)  ## the batch scripts, on a SLURM cluster made for it (root; Debian's slurm-wlm and munge)
 	@PATH="$(BIN):$$PATH" python -m pytest -m slurm --durations=10
+
+SEEDS ?= 50
+soak: $(READY)  ## kill real runs at random times; SEEDS=50 of them, most of an hour on 2 cores
+	@PATH="$(BIN):$$PATH" python tests/faults/soak.py --seeds $(SEEDS)
 
 lint: $(READY)  ## ruff, as CI runs it
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -34,6 +34,15 @@ def building(folder: Path, replace: bool = False) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def sync(path: Path) -> None:
+    """Put a file, or a folder's list of names, on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def prepared() -> Path:
     """Folder of everything that is downloaded or built once and reused: .cache, or where DISTIL_CACHE says."""
     return Path(os.environ.get("DISTIL_CACHE", ".cache"))

@@ -19,7 +19,7 @@ from distil.errors import ConfigError, DataError
 from distil.kernels import WEIGHTED_TERMS
 from distil.models.distiller import Counts
 from distil.models.families import family_of
-from distil.models.loading import load_config
+from distil.models.loading import load_config, weights_fingerprint
 from distil.models.student import student_config
 from distil.placement import Placement
 from distil.prepare import open_stores
@@ -44,6 +44,7 @@ class Job:
     mixture: Mixture
     heldout: list[Store]
     masker: Masker
+    teacher_fingerprint: str
     total_steps: int
     stop_step: int
 
@@ -74,6 +75,7 @@ class Job:
             "mathematics": self.recipe.mathematics(),
             "store": self.mixture.fingerprint,
             "tokenizer": fingerprint(self.tokenizer),
+            "teacher": self.teacher_fingerprint,
         }
 
 
@@ -105,7 +107,8 @@ def settle(recipe: Recipe, placement: Placement, teacher: str, max_steps: int | 
     )  # fmt: skip
     total = recipe.optimizer.steps or -(-recipe.optimizer.epochs * mixture.micro_batches // data.micro_batches)
     stop = min(total, max_steps or total)
-    return Job(recipe, placement, teacher, config, tokenizer, mixture, heldout, masker, total, stop)
+    of_teacher = weights_fingerprint(teacher, config)
+    return Job(recipe, placement, teacher, config, tokenizer, mixture, heldout, masker, of_teacher, total, stop)
 
 
 def _check_family(recipe: Recipe, config: transformers.PreTrainedConfig) -> None:

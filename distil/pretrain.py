@@ -21,7 +21,7 @@ from distil.engine.device import DTYPES, precisions_of
 from distil.engine.heartbeat import Heartbeat
 from distil.engine.ranks import Ranks, start_ranks, stop_ranks
 from distil.engine.wrapped import Engine
-from distil.errors import ConfigError, RunError, UserError
+from distil.errors import ConfigError, RunError, Stopped, UserError
 from distil.export import export_student, write_card
 from distil.folder import prepared
 from distil.health import Health
@@ -56,14 +56,18 @@ class Guard:
     stop: StopRequest
     heartbeat: Heartbeat
 
+    def pass_on(self, ranks: Ranks) -> None:
+        """Raise Stopped, on all ranks, where one has been asked to stop while nothing is to be saved."""
+        if code := ranks.most([self.stop.asked(ranks.first)])[0]:
+            why = next(why for why in ranks.gather(self.stop.why) if why is not None)
+            raise Stopped(f"{why}; there was nothing to save, the same command goes on", code)
 
-def pretrain(options: Options, recipe: Recipe) -> None:
-    """Run ``recipe`` as the options place it, on all ranks of the launcher.
+
+def pretrain(options: Options, recipe: Recipe, stop: StopRequest) -> None:
+    """Run ``recipe`` as the options place it, on all ranks of the launcher, until it is done or ``stop`` is asked.
 
     Raises DataError, ConfigError and RunError; Stopped, with everything saved, where it was asked to end early.
     """
-    stop = StopRequest(options.max_hours)
-    stop.listen()
     ranks = start_ranks()
     heartbeat = Heartbeat(ranks, stop, recipe.run.silence_seconds, recipe.run.hang_seconds)
     heartbeat.start()
@@ -97,6 +101,7 @@ def _run(options: Options, recipe: Recipe, ranks: Ranks, guard: Guard) -> None:
     for note in placement.notes:
         _say(ranks, f"  {note}")
     teacher = _resolve_teacher(recipe, options, ranks, guard)
+    guard.pass_on(ranks)
     ranks.first_does(lambda: prepare_stores(recipe, teacher))
     job = ranks.all_do(lambda: settle(recipe, placement, teacher, options.max_steps))
     _say(ranks, describe(job))
@@ -107,6 +112,7 @@ def _run(options: Options, recipe: Recipe, ranks: Ranks, guard: Guard) -> None:
     if done := ranks.first_does(lambda: finished(folder, job)):
         _say(ranks, f"already done in {folder}, at step {done.step:,}; --max_steps or another --output_dir trains on")
     else:
+        guard.pass_on(ranks)
         with ExitStack() as stack:
             ranks.first_does(lambda: stack.enter_context(held(folder)))
             done = _train(job, folder, ranks, guard)
@@ -122,9 +128,7 @@ def _resolve_teacher(recipe: Recipe, options: Options, ranks: Ranks, guard: Guar
         return str(ranks.first_does(lambda: sample_encoder(name.removeprefix(samples.PREFIX))))
     if not name.startswith(FROM_RECIPE):
         return name
-    of_teacher = Recipe.load(name.removeprefix(FROM_RECIPE))
-    if of_teacher.model.teacher.startswith(FROM_RECIPE):
-        raise ConfigError(f"recipe {of_teacher.name}: the teacher of a teacher's recipe must be a model, not a recipe")
+    of_teacher = ranks.all_do(lambda: _recipe_of_teacher(name.removeprefix(FROM_RECIPE)))
     folder = prepared() / f"{of_teacher.name}-{recipe_digest(of_teacher)}"
     if ranks.first_does(lambda: (folder / RESULTS).exists()):
         return str(folder / STUDENT)
@@ -135,6 +139,13 @@ def _resolve_teacher(recipe: Recipe, options: Options, ranks: Ranks, guard: Guar
     _run(of_run, of_teacher, ranks, guard)
     _say(ranks, f"\nthe teacher is ready; now the recipe {recipe.name}")
     return str(folder / STUDENT)
+
+
+def _recipe_of_teacher(name: str) -> Recipe:
+    recipe = Recipe.load(name)
+    if recipe.model.teacher.startswith(FROM_RECIPE):
+        raise ConfigError(f"recipe {name}: the teacher of a teacher's recipe must be a model, not a recipe")
+    return recipe
 
 
 def _train(job: Job, folder: Path, ranks: Ranks, guard: Guard) -> Results:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from distil.errors import ConfigError, DataError
+from distil.folder import sync
 from distil.identity import difference
 from distil.job import Job
 from distil.results import RESULTS, Results
@@ -31,7 +32,7 @@ def check(folder: Path, job: Job) -> None:
                 f"output directory {folder} holds another run ({apart}); give the same options to resume it, "
                 "or another --output_dir"
             )
-    elif folder.exists() and (not folder.is_dir() or any(path.name not in (DRAFT, LOCK) for path in folder.iterdir())):
+    elif folder.exists() and not _unused(folder):
         raise ConfigError(f"output directory {folder} exists and holds no run of ours; give another --output_dir")
 
 
@@ -71,8 +72,13 @@ def claim(folder: Path, job: Job) -> None:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / DRAFT).write_text(json.dumps(job.identity(), indent=2) + "\n")
+        with (folder / DRAFT).open("w") as file:
+            file.write(json.dumps(job.identity(), indent=2) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         (folder / DRAFT).rename(folder / RUN)
+        sync(folder)
+        sync(folder.parent)
     except OSError as error:
         raise DataError(f"output directory {folder} cannot be written: {error.strerror}") from error
 
@@ -88,12 +94,17 @@ def free_folder(root: Path, job: Job) -> Path:
     number = 1
     while True:
         folder = root / (job.recipe.name if number == 1 else f"{job.recipe.name}-{number}")
-        if not folder.exists():
+        if not folder.exists() or ((folder / LOCK).exists() and _unused(folder)):
             return folder
         same = (folder / RUN).exists() and not difference(_read(folder / RUN), job.identity())
         if same and finished(folder, job) is None:
             return folder
         number += 1
+
+
+def _unused(folder: Path) -> bool:
+    """Whether a folder holds nothing but what a start leaves that came to nothing."""
+    return folder.is_dir() and all(path.name in (DRAFT, LOCK) for path in folder.iterdir())
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from distil.errors import EXIT_INTERRUPT, EXIT_REQUEUE
+from distil.launcher import launchers
 
 STOP_FILE = "DISTIL_STOP_FILE"  # environment variable that names a file; where it appears, every run stops
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -21,7 +22,8 @@ class StopRequest:
     """Whether this process has been asked to stop, and why. ``code`` is the exit code to leave with."""
 
     def __init__(self, hours: float | None = None) -> None:
-        self._hours = hours
+        self._hours, self._interrupted = hours, False
+        self.launchers = launchers()  # as early as can be: one that goes later is missed
         self.files: Sequence[Path] = ()  # of the run's own; whoever makes one asks
         self._looked = 0.0
         self.why: str | None = None
@@ -63,9 +65,9 @@ class StopRequest:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:
-            if self.why is not None:
+            if self._interrupted:  # once more leaves at once
                 raise KeyboardInterrupt
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # once more leaves at once
+            self._interrupted = True
             self.ask("interrupted", EXIT_INTERRUPT)
         else:
             self.ask(f"{signal.Signals(number).name} received")

@@ -48,9 +48,10 @@ class Trainer:
 
         Raises Stopped, with everything saved, where that was asked for; RunError where the run must not go on.
         """
-        with self._feed, self._heartbeat.armed():
+        with self._feed:
             try:
-                self._train()
+                with self._heartbeat.armed():
+                    self._train()
             except UserError as error:
                 if error.shared:  # a save that has begun is worth having
                     self._checkpoints.finish()
@@ -80,17 +81,20 @@ class Trainer:
         self._checkpoints.go_on(at_work, failed)
         if code:
             why = next(why for why in self._ranks.gather(self._stop.why) if why is not None)
-            self._checkpoints.finish()
-            if self._checkpoints.newest != self._at and self._at.step:
-                self._save()
+            with self._heartbeat.patient():
                 self._checkpoints.finish()
+                if self._checkpoints.newest != self._at and self._at.step:
+                    self._save()
+                    self._checkpoints.finish()
             if self._ranks.first:
                 self._stop.obeyed()
-            raise Stopped(f"{why}; saved at step {self._at.step}, the same command resumes", code)
+            where = f"saved at step {self._at.step}" if self._at.step else "before the first step"
+            raise Stopped(f"{why}; {where}, the same command resumes", code)
 
     def _save(self) -> None:
         self._monitor.flush()
-        self._checkpoints.begin(self._engine.state, self._at, self._health.counts())
+        with self._heartbeat.patient():
+            self._checkpoints.begin(self._engine.state, self._at, self._health.counts())
         self._start_clock()
 
     def _judged_step(self) -> torch.Tensor:
@@ -189,18 +193,23 @@ class Trainer:
             return
         ranks = self._ranks
         sums = torch.zeros(len(EVALUATION), dtype=torch.double, device=ranks.device)
-        for i in range(ranks.rank, -(-len(self._heldout) // ranks.world) * ranks.world, ranks.world):
-            # All ranks must run equally often under ZeRO-3: past the end a rank repeats a batch and discards it.
-            batch: PackedBatch = self._heldout[i % len(self._heldout)]
-            result = self._engine.evaluate(batch.to(ranks.device), None)
-            sums += result if i < len(self._heldout) else 0 * result
-            self._heartbeat.moved()
+        self._add_heldout(sums)
         figures = Heldout.from_sums(ranks.sum(sums))
         values = {"heldout/mlm_accuracy": figures.accuracy, "heldout/perplexity": perplexity(figures.nll)}
         if self._job.recipe.loss.needs_teacher:
             values |= {"heldout/agreement": figures.agreement, "heldout/teacher_accuracy": figures.teacher_accuracy}
         self._monitor.scalars(values, self._at.step, self._at.tokens)
         self._start_clock()
+
+    def _add_heldout(self, sums: torch.Tensor) -> None:
+        """Add this rank's share of the held-out batches to ``sums``."""
+        ranks = self._ranks
+        for i in range(ranks.rank, -(-len(self._heldout) // ranks.world) * ranks.world, ranks.world):
+            # All ranks must run equally often under ZeRO-3: past the end a rank repeats a batch and discards it.
+            batch: PackedBatch = self._heldout[i % len(self._heldout)]
+            result = self._engine.evaluate(batch.to(ranks.device), None)
+            sums += result if i < len(self._heldout) else 0 * result
+            self._heartbeat.moved()
 
 
 def _clock(seconds: float) -> str:

@@ -16,7 +16,7 @@ import distil
 ROOT = Path(distil.__file__).parents[1]
 # From bottom to top; a name is a module of distil, a package of it with all inside, or a program's folder.
 LEVELS = [
-    ["distil", "errors", "shares"],
+    ["distil", "errors", "launcher", "shares"],
     ["fields", "folder", "hosts", "hub", "identity", "schedule", "stopping"],
     ["config"],
     ["placement", "kernels", "health", "remote"],
@@ -129,7 +129,7 @@ def test_programs_load_heavy_libraries_late():
             i for node in sources()[name].body for i in imported(node) if isinstance(node, ast.Import | ast.ImportFrom)
         }
         ours = {i for i in top if i in sources()} - {"distil"}
-        light = {"config", "errors", "hosts", "options", "placement", "remote"}
+        light = {"config", "errors", "hosts", "options", "placement", "remote", "stopping"}
         assert ours <= {f"distil.{module}" for module in light}, name
         assert {i.split(".")[0] for i in top} <= {"distil", *sys.stdlib_module_names}, name
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
@@ -11,7 +15,7 @@ import pytest
 
 from distil.errors import ConfigError, DataError
 from distil.results import RESULTS, Results
-from distil.rundir import RUN, claim, finished, free_folder
+from distil.rundir import RUN, claim, finished, free_folder, held
 
 IDENTITY = {
     "recipe": "r",
@@ -190,3 +194,34 @@ def test_what_belongs_to_others_is_passed_over(tmp_path):
     (tmp_path / "r-2").mkdir()
     (tmp_path / "r-3").write_text("a file")
     assert free_folder(tmp_path, Job()) == tmp_path / "r-4"
+
+
+# --- one job at a time ---------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_held_by_one_process_and_free_when_it_goes(tmp_path):
+    with held(tmp_path / "r"):
+        with (
+            pytest.raises(ConfigError, match=rf"is in use by process {os.getpid()} on .* since 20"),
+            held(tmp_path / "r"),
+        ):
+            pass
+        assert free_folder(tmp_path, Job()) == tmp_path / "r", "nothing but a lock is in it: nobody's run"
+    with held(tmp_path / "r"):
+        claim(tmp_path / "r", Job())
+
+
+def test_a_lock_dies_with_its_process(tmp_path):
+    program = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom distil.rundir import held\n"
+        "with held(Path(sys.argv[1])):\n    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", program, tmp_path / "r"], check=False).returncode == -signal.SIGKILL
+    with held(tmp_path / "r"):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot be written"), held(tmp_path / "file" / "run"):
+        pass

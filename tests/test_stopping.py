@@ -56,6 +56,16 @@ def test_a_second_interrupt_leaves_at_once():
         assert process.wait(10) == 99
 
 
+def test_an_interrupt_after_another_reason_still_saves():
+    """Somebody who sees nothing happen after SIGTERM presses Ctrl-C once."""
+    stop = StopRequest()
+    stop.ask("deepspeed has gone")
+    stop._on_signal(signal.SIGINT, None)
+    assert stop.asked(False) == 75
+    with pytest.raises(KeyboardInterrupt):
+        stop._on_signal(signal.SIGINT, None)
+
+
 def test_files_are_looked_for_by_the_first_rank_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(stopping, "SECONDS_BETWEEN_LOOKS", 0.0)
     stop = StopRequest()

@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 from distil.checkpoint.manifest import Manifest
-from distil.checkpoint.tensors import sync
 from distil.errors import DataError
+from distil.folder import sync
 
 LATEST = "latest"
 NAME = re.compile(r"step-\d{8,}")
@@ -34,22 +34,32 @@ def names(folder: Path) -> list[str]:
 def publish(folder: Path, manifest: Manifest, keep: int) -> None:
     """Make the draft of ``manifest``'s step a checkpoint, point to it, and drop all but the newest ``keep``.
 
-    Killed at any point, it leaves the checkpoints that were there, with or without the new one. Raises OSError.
+    Killed at any point, it leaves the checkpoints that were there, with or without the new one. Raises OSError, too
+    where a rank's file is not in the draft.
     """
     name = name_of(manifest.position.step)
     draft = draft_of(folder, manifest.position.step)
+    for file, entry in manifest.files.items():
+        if not (draft / file).exists() or (draft / file).stat().st_size != entry.bytes:
+            raise OSError(f"{draft / file} is not as its rank wrote it: do all hosts share this folder?")
     manifest.write(draft)
     sync(draft)
-    shutil.rmtree(folder / name, ignore_errors=True)  # of an earlier life of this run, past where it resumed
+    if (folder / name).exists():
+        _drop(folder, name)
     draft.rename(folder / name)
     sync(folder)
+    sync(folder.parent)
     point_to(folder, name)
     for old in names(folder)[:-keep]:
-        # By another name first: a checkpoint that is half deleted must not bear a whole one's.
-        gone = folder / f".{old}.old"
-        shutil.rmtree(gone, ignore_errors=True)
-        (folder / old).rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        _drop(folder, old)
+
+
+def _drop(folder: Path, name: str) -> None:
+    """Remove a checkpoint, by another name first: what is half deleted must not bear a whole one's."""
+    gone = folder / f".{name}.old"
+    shutil.rmtree(gone, ignore_errors=True)
+    (folder / name).rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def point_to(folder: Path, name: str) -> None:

@@ -7,10 +7,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from distil.checkpoint import folder as folders
@@ -22,6 +21,8 @@ from distil.engine.state import Loaded, TrainingState
 from distil.errors import ConfigError, DataError, RunError, by_all, one_line
 from distil.identity import difference
 from distil.placement import Placement
+
+T = TypeVar("T")
 
 
 class Checkpoints:
@@ -88,8 +89,10 @@ class Checkpoints:
         def guarded() -> None:
             try:
                 work()
-            except (OSError, SafetensorError, ValueError) as error:
-                self._error = one_line(error)
+            except FloatingPointError as error:
+                self._error = f"is not written, because {one_line(error)}"
+            except Exception as error:  # noqa: BLE001 - whatever it is, half a checkpoint must not pass for one
+                self._error = f"cannot be written to {self._folder}: {one_line(error) or type(error).__name__}"
 
         self._thread = threading.Thread(target=guarded, name="checkpoint")
         self._thread.start()
@@ -97,7 +100,7 @@ class Checkpoints:
     def _write(self, copy: dict[Key, Tensor], position: Position) -> None:
         broken = [key for key, value in copy.items() if value.is_floating_point() and not torch.isfinite(value).all()]
         if broken:
-            raise ValueError(f"{broken[0][1]} ({broken[0][0]}) is not finite")
+            raise FloatingPointError(f"{broken[0][1]} ({broken[0][0]}) is no longer finite")
         draft = folders.draft_of(self._folder, position.step)
         draft.mkdir(parents=True, exist_ok=True)
         self._entry = tensors.write(draft / tensors.file_name(self._ranks.rank), copy)
@@ -105,16 +108,17 @@ class Checkpoints:
     def _give_up(self) -> None:
         position = self._pending.position
         self._pending = None
+        self._thread.join()  # so that nobody writes any more when the draft goes
         found = self._ranks.gather((self._error, self._bytes))
         cause = next(error for error, _ in found if error is not None)
         needed = sum(size for _, size in found)
         if self._ranks.first:
             shutil.rmtree(folders.draft_of(self._folder, position.step), ignore_errors=True)
-        free = shutil.disk_usage(self._folder if self._folder.exists() else self._folder.parent).free
+        free = self._ranks.share(_free_bytes(self._folder) if self._ranks.first else None)
         raise by_all(
             RunError(
-                f"checkpoint of step {position.step} cannot be written to {self._folder}: {cause}; it needs "
-                f"{needed:,} bytes, {free:,} are free there; earlier checkpoints are whole; the same command resumes"
+                f"checkpoint of step {position.step} {cause} (it needs {needed:,} bytes, {free} are free there); "
+                "earlier checkpoints are whole, and the same command resumes"
             )
         )
 
@@ -127,7 +131,7 @@ class Checkpoints:
         if self._ranks.first:
             folders.clean(self._folder)
         while True:
-            name, told = self._ranks.first_does(lambda: folders.newest_verified(self._folder))
+            name, told = self._ranks.first_does(lambda: self._writing(folders.newest_verified, self._folder))
             for line in told:
                 tell(line)
             if name is None:
@@ -138,7 +142,8 @@ class Checkpoints:
             except DataError as error:  # hashes agree, and yet it is none of ours
                 self._ranks.first_does(lambda name=name, why=str(error): self._reject(name, why, tell))
                 continue
-            state.restore(loaded, manifest.numbers)
+            state.restore(loaded[0], manifest.numbers)
+            tensors.set_random_states(loaded[1])
             self.newest = manifest.position
             self._tell_resumed(name, manifest, tell)
             return manifest
@@ -155,12 +160,17 @@ class Checkpoints:
     def _reject(self, name: str, why: str, tell: Callable[[str], None]) -> None:
         if folders.names(self._folder) == [name]:
             raise folders.none_left(self._folder, why)
-        tell(folders.set_aside(self._folder, name, why))
+        tell(self._writing(folders.set_aside, self._folder, name, why))
 
-    def _read(self, state: TrainingState, name: str, manifest: Manifest) -> Loaded:
+    def _writing(self, work: Callable[..., T], *arguments: object) -> T:
+        try:
+            return work(*arguments)
+        except OSError as error:
+            raise RunError(f"checkpoints in {self._folder} cannot be put in order: {error}") from error
+
+    def _read(self, state: TrainingState, name: str, manifest: Manifest) -> tuple[Loaded, dict[str, Tensor]]:
         with Reader(self._folder / name / file for file in manifest.files) as reader:
-            tensors.set_random_states(reader, self._ranks.rank)
-            return state.read(reader.read, manifest.numbers)
+            return state.read(reader.read, manifest.numbers), reader.random_states(self._ranks.rank)
 
     def _tell_resumed(self, name: str, manifest: Manifest, tell: Callable[[str], None]) -> None:
         tell(f"resuming from {self._folder / name}")
@@ -171,3 +181,10 @@ class Checkpoints:
                 f"it was written by {manifest.ranks} rank(s) under ZeRO-{manifest.zero_stage} in {manifest.precision}: "
                 "samples keep their order, and figures are the same to within rounding"
             )
+
+
+def _free_bytes(folder: Path) -> str:
+    try:
+        return f"{shutil.disk_usage(folder if folder.exists() else folder.parent).free:,}"
+    except OSError:
+        return "unknown"

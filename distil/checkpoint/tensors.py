@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from distil.checkpoint.manifest import FileEntry, hash_file
 from distil.errors import DataError
+from distil.folder import sync
 
 RANDOM = "random"  # kind of a rank's random states; the name says whose generator, the start which rank
 Key = tuple[str, str, int]  # kind, parameter, first element
@@ -72,12 +72,14 @@ class Reader:
             )
         return found
 
-    def random_state(self, name: str, rank: int) -> Tensor | None:
-        """A rank's random state, None where no such rank wrote one."""
-        for at, file, key, _ in self._runs.get((RANDOM, name), []):
-            if at == rank:
-                return file.get_tensor(key)
-        return None
+    def random_states(self, rank: int) -> dict[str, Tensor]:
+        """A rank's random states by generator; none where no such rank wrote any."""
+        return {
+            name: file.get_tensor(key)
+            for (kind, name), runs in self._runs.items()
+            for at, file, key, _ in runs
+            if kind == RANDOM and at == rank
+        }
 
 
 def random_states(rank: int) -> dict[Key, Tensor]:
@@ -88,18 +90,9 @@ def random_states(rank: int) -> dict[Key, Tensor]:
     return states
 
 
-def set_random_states(reader: Reader, rank: int) -> None:
-    """Take this rank's random states, where a rank of this number wrote them."""
-    if (state := reader.random_state("cpu", rank)) is not None:
-        torch.set_rng_state(state)
-    if torch.cuda.is_available() and (state := reader.random_state("cuda", rank)) is not None:
-        torch.cuda.set_rng_state(state)
-
-
-def sync(path: Path) -> None:
-    """Put a file, or a folder's list of names, on disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def set_random_states(states: Mapping[str, Tensor]) -> None:
+    """Take a rank's random states; those of another torch or device are left, since no step draws from them."""
+    for name, take in (("cpu", torch.set_rng_state), ("cuda", torch.cuda.set_rng_state)):
+        if name in states and (name == "cpu" or torch.cuda.is_available()):
+            with suppress(RuntimeError):
+                take(states[name])

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from distil.engine.launcher import end, launchers
 from distil.engine.ranks import Ranks
 from distil.errors import EXIT_RUNTIME, SECONDS_FOR_OTHERS
+from distil.launcher import end
 from distil.stopping import StopRequest
 
 SECONDS_BETWEEN_BEATS = 1.0
+SECONDS_OF_A_PAUSE = 5.0
 # Once asked to stop, nobody waits long for a rank that is gone: the launcher kills after 30 s.
 SECONDS_WHEN_STOPPING = 10.0
+# Files of functions in which a rank waits for others; backward waits for them in threads of its own.
+WAITING = tuple(os.sep.join(p) for p in (("torch", "distributed"), ("torch", "autograd"), ("deepspeed", "comm")))
 PACKAGE = str(Path(__file__).parents[1])
 
 
@@ -36,7 +40,8 @@ class Heartbeat:
         self._ranks, self._stop, self._silence, self._hang = ranks, stop, silence, hang
         self._moves, self._armed = 0, False
         self._over = threading.Event()
-        self._launchers = launchers()
+        # Every rank asks for every rank's word: of hundreds, less often.
+        self._interval = SECONDS_BETWEEN_BEATS * max(1, ranks.world // 64)
         self._main = threading.main_thread().ident
         self._who = f"host {socket.gethostname()}, pid {os.getpid()}"
 
@@ -65,22 +70,32 @@ class Heartbeat:
         self._moves += 1
 
     @contextmanager
-    def armed(self) -> Iterator[None]:
+    def armed(self, armed: bool = True) -> Iterator[None]:
         """While this is open, work comes in small pieces, and its absence means that something hangs."""
-        self._moves, self._armed = self._moves + 1, True
+        before = self._armed
+        self._moves, self._armed = self._moves + 1, armed
         try:
             yield
         finally:
-            self._armed = False
+            self._moves, self._armed = self._moves + 1, before
+
+    def patient(self) -> AbstractContextManager[None]:
+        """While this is open a disk is waited for, however slow it is."""
+        return self.armed(False)
 
     def _run(self) -> None:
         beat, now = 0, time.monotonic()
         heard = {rank: (now, b"") for rank in range(self._ranks.world)}
         moved = (now, -1)
         while not self._over.is_set():
+            slept = time.monotonic()
             self._sleep()
             self._watch_launchers()
             beat, now = beat + 1, time.monotonic()
+            if now - slept > self._interval + SECONDS_OF_A_PAUSE:
+                # It was this process, or the whole job, that stood still (a suspended job, a laptop's lid).
+                heard = {rank: (now, word) for rank, (_, word) in heard.items()}
+                moved = (now, self._moves)
             if self._store is not None:
                 heard = self._listen(heard, beat)
                 self._answered = time.monotonic()
@@ -94,23 +109,27 @@ class Heartbeat:
         Over a wire that is cut, torch's client gives up waiting in time, tells the server so, and waits for that.
         """
         limit = self._silence + 2 * SECONDS_FOR_OTHERS
-        while not self._over.wait(SECONDS_BETWEEN_BEATS):
-            if time.monotonic() - self._answered > limit:
+        looked = time.monotonic()
+        while not self._over.wait(self._interval):
+            now = time.monotonic()
+            if now - looked > self._interval + SECONDS_OF_A_PAUSE:
+                self._answered = now
+            looked = now
+            if now - self._answered > limit:
                 self._leave(f"rank 0 cannot be reached: no answer for {limit:.0f} s", aloud=True)
 
     def _sleep(self) -> None:
         """A beat's time, or less where a signal comes or a launcher goes."""
-        handles = [self._stop.noted, *(a.handle for a in self._launchers)]
-        ready, _, _ = select.select(handles, [], [], SECONDS_BETWEEN_BEATS)
-        if self._stop.noted in ready:
-            self._stop.noted.recv(64)
+        handles = [self._stop.noted, *(a.handle for a in self._stop.launchers)]
+        ready, _, _ = select.select(handles, [], [], self._interval)
+        if self._stop.noted in ready and set(self._stop.noted.recv(64)) & {signal.SIGTERM, signal.SIGINT}:
             self._stop.hurry = True
 
     def _watch_launchers(self) -> None:
-        for number, ancestor in enumerate(self._launchers):
+        for number, ancestor in enumerate(self._stop.launchers):
             if select.select([ancestor.handle], [], [], 0)[0]:
-                end(self._launchers[number + 1 :])
-                self._launchers = []
+                end(self._stop.launchers[number + 1 :])
+                self._stop.launchers = []
                 self._stop.ask(f"{ancestor.what} has gone")
                 self._stop.hurry = True
                 return
@@ -148,7 +167,9 @@ class Heartbeat:
         # Those that wait for others wait in a collective; whoever stands elsewhere keeps them waiting.
         culprits = [rank for rank, place in places.items() if "(collective)" not in place] or list(places)
         told = "; ".join(f"rank {rank} at {places[rank]}" for rank in culprits[:8])
-        self._leave(f"no micro-batch has ended for {seconds:.0f} s: {told}", aloud=self._ranks.first)
+        mine = str(self._ranks.rank)
+        first = self._store is None or self._store.compare_set("hung", "", mine).decode() == mine
+        self._leave(f"no micro-batch has ended for {seconds:.0f} s: {told}", aloud=first)
 
     def _leave(self, message: str, aloud: bool) -> None:
         if not aloud:
@@ -166,7 +187,7 @@ class Heartbeat:
         waits = False
         while frame is not None:
             name = frame.f_code.co_filename
-            waits = waits or "distributed" in name or f"deepspeed{os.sep}comm" in name
+            waits = waits or any(part in name for part in WAITING)
             if name.startswith(PACKAGE):
                 place = f"{Path(name).name}:{frame.f_lineno} in {frame.f_code.co_name}"
                 return place + (" (collective)" if waits else "")

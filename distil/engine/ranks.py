@@ -90,7 +90,7 @@ class Ranks:
 
         Where this rank is the first to fail, its error is noted for the others, and None is returned.
         """
-        lost = any(sign in str(error) for sign in LOST_CONNECTION)
+        lost = isinstance(error, RuntimeError) and any(sign in str(error) for sign in LOST_CONNECTION)
         code = error.code if isinstance(error, UserError) else RunError.code
         mine = json.dumps([self.rank, code, f"{type(error).__name__}: {one_line(error)[:500]}"])
         try:
@@ -118,6 +118,8 @@ LOST_CONNECTION = (
     "Broken pipe",
     "connection was aborted",
     "recvValue",
+    "ncclRemoteError",
+    "remote process exited",
 )
 
 

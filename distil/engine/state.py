@@ -74,8 +74,7 @@ class TrainingState:
     def numbers(self) -> dict[str, Any]:
         """What else decides the steps to come; plain values, the same on every rank."""
         engine = self._engine
-        scaler = self._scaler() if engine.fp16_enabled() else None
-        fields = {name: getattr(scaler, name) for name in SCALER_FIELDS if hasattr(scaler, name)}
+        fields = {name: getattr(self._scaler(), name) for name in SCALER_FIELDS if hasattr(self._scaler(), name)}
         return {
             **{name: getattr(engine, name) for name in ENGINE_FIELDS},
             "adam_steps": self._adam_steps(),
@@ -89,7 +88,7 @@ class TrainingState:
 
     @torch.no_grad()
     def restore(self, loaded: Loaded, numbers: dict[str, Any]) -> None:
-        """Take what was read; all ranks must call it. The loss scale is taken where both runs use one."""
+        """Take what was read; all ranks must call it. The loss scale is taken where both runs seek one."""
         if self._zero3:
             self._optimizer.checkpoint_event_prologue()  # gathered weights would hide the partitions
         for flat in {id(piece.flat): piece.flat for piece, _ in loaded}.values():
@@ -101,10 +100,9 @@ class TrainingState:
         self._spread_weights()
         for name in ENGINE_FIELDS:
             setattr(self._engine, name, numbers[name])
-        if self._engine.fp16_enabled():
-            for name, value in numbers["scaler"].items():
-                if hasattr(self._scaler(), name):
-                    setattr(self._scaler(), name, value)
+        for name, value in numbers["scaler"].items():
+            if hasattr(self._scaler(), name):
+                setattr(self._scaler(), name, value)
 
     def full_fp32(self, parameter: nn.Parameter) -> Tensor:
         """A parameter's whole fp32 value on the CPU; all ranks must ask together."""
@@ -149,7 +147,7 @@ class TrainingState:
         """Steps that Adam has taken, which its bias correction counts: in each state, or in the group (FusedAdam)."""
         steps = [state["step"] for state in self._adam.state.values() if "step" in state]
         steps += [group["step"] for group in self._adam.param_groups if "step" in group]
-        return int(steps[0]) if steps else 0
+        return max((int(step) for step in steps), default=0)  # FusedAdam counts in one of its parameters only
 
     def _make_moments(self, flat: Tensor, steps: int) -> None:
         """Adam's state as its first step would make it, so that there is something to read into."""
@@ -186,4 +184,9 @@ class TrainingState:
             optimizer.checkpoint_event_epilogue()
 
     def _scaler(self) -> Any:
-        return getattr(self._optimizer, "loss_scaler", None) or getattr(self._optimizer, "loss_scale_config", None)
+        """What seeks the loss scale; None where it is fixed, or there is none."""
+        for name, sign in (("loss_scaler", "dynamic"), ("loss_scale_config", "dynamic_loss_scale")):
+            scaler = getattr(self._optimizer, name, None)
+            if scaler is not None and self._engine.fp16_enabled() and getattr(scaler, sign, False):
+                return scaler
+        return None

@@ -16,6 +16,7 @@ import deepspeed  # isort: skip
 from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer  # isort: skip
 from torch import Tensor, nn
 
+from distil.errors import ConfigError, by_all
 from distil.placement import Placement
 
 
@@ -37,12 +38,27 @@ class Engine:
         self._plain = optimizer is self._engine.basic_optimizer
         if self._plain:
             self._take_plain_step, optimizer.step = optimizer.step, self._step_if_finite
+        self._check(placement)
         self.state = TrainingState(self._engine, ranks)
         if self._unfused is not None:
             # It has taken a step on zeros, which moves Adam's bias correction on by one and decays the weights.
             self._unfused.optimizer.state.clear()
             for half, full in self.state.unfused_masters().items():
                 full.data.copy_(half.data)
+
+    def _check(self, placement: Placement) -> None:
+        optimizer = self._engine.optimizer
+        known = self._plain or self._unfused is not None or placement.zero_stage == 3
+        if not known and not hasattr(optimizer, "update_lp_params"):
+            raise by_all(
+                ConfigError(
+                    f"ds_config {placement.path}: {type(optimizer).__name__}, its optimizer at ZeRO stage "
+                    f'{placement.zero_stage}, cannot be saved whole; write "torch_adam": true in optimizer.params'
+                )
+            )
+        scaler = getattr(optimizer, "loss_scaler", None)
+        if hasattr(scaler, "raise_error_at_min_scale"):
+            scaler.raise_error_at_min_scale = False  # the run's own health says more of it
 
     def micro_step(self, *args: Any, weight: float = 1.0) -> Tensor:
         """Forward, backward and, on the last micro-batch of a step, the update. Returns the loss terms, detached.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -26,6 +27,17 @@ def load_config(name_or_dir: str) -> transformers.PreTrainedConfig:
         raise
     except (OSError, ValueError) as error:
         raise DataError(_refusal(name_or_dir, "config.json", error)) from error
+
+
+def weights_fingerprint(name_or_dir: str, config: transformers.PreTrainedConfig) -> str:
+    """What tells a model's weights from any others': SHA-256 over a folder's safetensors, or the hub's commit."""
+    if not Path(name_or_dir).is_dir():
+        return str(getattr(config, "_commit_hash", None))
+    digest = hashlib.sha256()
+    for path in sorted(Path(name_or_dir).glob("*.safetensors")):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def load_masked_lm(name_or_dir: str, dtype: torch.dtype) -> tuple[transformers.PreTrainedModel, Family]:

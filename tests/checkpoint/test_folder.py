@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from distil.checkpoint import folder, tensors
-from distil.checkpoint.manifest import MANIFEST, Manifest, Position
+from distil.checkpoint.manifest import MANIFEST, FileEntry, Manifest, Position
 from distil.errors import DataError
 
 KEEP = 2
@@ -81,6 +81,31 @@ def test_killed_at_every_write_a_whole_checkpoint_is_found(tmp_path, one_thread)
         assert sorted(path.name for path in root.iterdir()) == ["latest", "step-00000010", "step-00000015"]
         shutil.rmtree(root)
     assert number > 12 and 2 < newer < number, "kills fell before and after the moment at which it becomes one"
+
+
+def test_killed_while_the_same_step_is_saved_anew(tmp_path, one_thread):
+    number, killed = 0, True
+    while killed:
+        number += 1
+        root = tmp_path / str(number)
+        for step in (5, 10):
+            save(root, step)
+        killed = killed_at(number, root, 10)
+        name, _ = folder.newest_verified(root)
+        assert name in ("step-00000005", "step-00000010")
+        for left in folder.names(root):
+            Manifest.read(root / left).verify(root / left)
+
+
+def test_a_file_that_rank_0_does_not_see_is_no_checkpoint(tmp_path):
+    """Hosts that do not share the folder: what other ranks wrote is elsewhere."""
+    save(tmp_path, 5)
+    draft = folder.draft_of(tmp_path, 10)
+    draft.mkdir()
+    files = {"rank-00000.safetensors": FileEntry(3, "00")}
+    with pytest.raises(OSError, match="do all hosts share this folder"):
+        folder.publish(tmp_path, manifest(10, files), KEEP)
+    assert folder.names(tmp_path) == ["step-00000005"]
 
 
 def test_the_newest_is_never_deleted(tmp_path):

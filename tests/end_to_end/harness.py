@@ -182,7 +182,7 @@ class Started:
         with contextlib.suppress(psutil.NoSuchProcess):
             top = psutil.Process(self.process.pid)
             self.family += [p for p in [top, *top.children(recursive=True)] if p not in self.family]
-        return [p for p in self.family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        return [p for p in self.family if _lives(p)]
 
     def ranks(self) -> list[psutil.Process]:
         """The ranks' processes, in their order."""
@@ -202,6 +202,14 @@ class Started:
             time.sleep(0.05)
         self.process.wait(10)
         return time.monotonic() - began
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether a process runs; it may go while one looks."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def start_and_kill(when: Callable[[], bool], ranks: int | None, *arguments: object, log: Path) -> None:

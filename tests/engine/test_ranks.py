@@ -37,6 +37,10 @@ def test_a_broken_connection_is_no_cause(store):
     assert isinstance(lost, LostRank) and "rank 1 failed first: ZeroDivisionError: the fault" in str(lost)
 
 
+def test_a_closed_pipe_of_our_own_is_no_lost_rank(store):
+    assert of(0, store).cause_of(BrokenPipeError(32, "Broken pipe")) is None
+
+
 def test_a_rank_that_went_without_a_word(store, monkeypatch):
     monkeypatch.setattr(module, "SECONDS_TO_NAME", 0)
     lost = of(0, store).cause_of(RuntimeError("Connection reset by peer"))

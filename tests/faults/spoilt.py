@@ -50,7 +50,7 @@ def spoil(what: str, step: int) -> None:
 
 
 if __name__ == "__main__":
-    mine, what, rank, step, *rest = sys.argv[1:] if not sys.argv[1].startswith("--local") else sys.argv[1:]
+    mine, what, rank, step, *rest = sys.argv[1:]  # the launcher puts --local_rank first
     if rank in ("all", os.environ["RANK"]):
         spoil(what, int(step))
     sys.argv = ["launch/pretrain.py", mine, *rest]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 from harness import Started, command, must_pretrain, pretrain, scalars, tags
@@ -85,6 +86,26 @@ def test_a_rank_hangs_alive(live_on):
     assert life.code == 70, life.output
     assert "no micro-batch has ended for" in life.output and "rank 1 at " in life.output
     assert "rank 0 at" not in life.output, "rank 0 only waits, in a collective"
+
+
+def test_a_job_that_is_suspended_goes_on_when_it_is_woken(live_on):
+    """As SLURM suspends it, or a laptop's lid: longer than the silence that ends a job, and nobody is blamed."""
+
+    def suspend(run: Started) -> None:
+        to_all_ranks(signal.SIGSTOP)(run)
+        time.sleep(SILENCE + 5)
+        to_all_ranks(signal.SIGCONT)(run)
+        time.sleep(SILENCE + 2)
+        to_all_ranks(signal.SIGUSR1)(run)
+
+    life = live_on(suspend)
+    assert life.code == 75 and saved_at(life) == life.newest_after, life.output
+
+
+def test_the_hours_are_over(material, out):
+    result = pretrain(None, *arguments(material, out), "--max_hours", "1e-6")
+    assert result.returncode == 75, result.stderr
+    assert "stopped: --max_hours 1e-06 are over; there was nothing to save" in result.stdout
 
 
 def test_a_rank_raises(live_on):
