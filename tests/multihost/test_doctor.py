@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from pathlib import Path
 
 import harness
 import pytest
@@ -14,7 +16,9 @@ pytestmark = pytest.mark.multihost
 
 
 OF_HOSTS = """
+import shutil
 import sys
+from pathlib import Path
 from distil.doctor import network
 for finding in network.of_hosts(sys.argv[1], None, 29500, sys.argv[2]):
     print(finding)
@@ -58,3 +62,12 @@ def test_a_host_that_is_down_is_named(hosts, tmp_path):
     finally:
         hosts.two.link("up")
     assert one.startswith(OK) and two.startswith(FAIL) and "two: no login: ssh: connect" in two
+
+
+def test_a_first_host_without_an_address(hosts, tmp_path):
+    (tmp_path / "hostname").write_text("#!/bin/sh\n")
+    (tmp_path / "hostname").chmod(0o755)
+    with hosts.one.seeing(tmp_path / "hostname", Path(shutil.which("hostname"))):
+        one, two, across = findings(hosts, tmp_path / "run")
+    assert one.startswith(OK) and two.startswith(OK)
+    assert across.startswith(FAIL) and "host one states no address" in across and "--master_addr" in across
