@@ -25,6 +25,11 @@ class Health:
         self.bad_steps = 0
         self.spikes = 0
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the last step was a bad one."""
+        return self._in_a_row > 0
+
     def counts(self) -> dict[str, Any]:
         """What a resumed run must know; plain values."""
         return {"bad_steps": self.bad_steps, "in_a_row": self._in_a_row, "spikes": self.spikes, "usual": self._usual}

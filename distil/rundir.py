@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,14 @@ def held(folder: Path) -> Iterator[None]:
         job = f", SLURM job {os.environ['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in os.environ else ""
         file.write(f"process {os.getpid()} on {socket.gethostname()}{job}, since {time.strftime('%F %T')}\n")
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            if _unused(folder):  # nothing came of it, so nothing is left
+                for name in (DRAFT, LOCK):
+                    (folder / name).unlink(missing_ok=True)
+                with suppress(OSError):
+                    folder.rmdir()
 
 
 def claim(folder: Path, job: Job) -> None:

@@ -72,7 +72,8 @@ class Trainer:
                 self._report(self._ranks.sum(terms))
             if (run.eval_every and step % run.eval_every == 0) or step == last:
                 self._evaluate()
-            if (run.save_every and step % run.save_every == 0) or step == last:
+            # Amid bad steps nothing is worth the place of an older checkpoint.
+            if (run.save_every and step % run.save_every == 0 and not self._health.in_doubt) or step == last:
                 self._save()
 
     def _between_steps(self) -> None:

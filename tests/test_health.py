@@ -23,12 +23,13 @@ def test_bad_steps_in_a_row_end_the_run_and_a_good_one_between_does_not():
     for step in (1, 2):
         watched.skipped(step, NAN, 1.0, told.append)
     watched.taken()
+    assert not watched.in_doubt
     for step in (4, 5):
         watched.skipped(step, NAN, 1.0, told.append)
     with pytest.raises(RunError, match="3 bad steps in a row, the last one step 6: loss term ce is nan") as caught:
         watched.skipped(6, NAN, 1.0, told.append)
     assert caught.value.shared and caught.value.code == 70
-    assert watched.bad_steps == 5 and len(told) == 4 and "bad steps so far: 4" in told[-1]
+    assert watched.in_doubt and watched.bad_steps == 5 and len(told) == 4 and "bad steps so far: 4" in told[-1]
 
 
 def test_the_search_for_a_scale_is_not_bad_but_its_end_is():

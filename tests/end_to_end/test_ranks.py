@@ -119,5 +119,5 @@ def test_a_loss_that_is_no_number_ends_the_run(material, tmp_path):
         "--output_dir", tmp_path / "run", "--lr", "1e30", "--max_steps", 12,
     )  # fmt: skip
     assert result.returncode == 70
-    assert "the loss is nan at step" in result.stderr.splitlines()[-1]
+    assert "10 bad steps in a row, the last one step 11: loss term ce is nan" in result.stderr.splitlines()[-1]
     assert not (tmp_path / "run" / "checkpoints").exists()  # nothing of it was kept

@@ -95,7 +95,7 @@ def test_a_job_that_is_suspended_goes_on_when_it_is_woken(live_on):
         to_all_ranks(signal.SIGSTOP)(run)
         time.sleep(SILENCE + 5)
         to_all_ranks(signal.SIGCONT)(run)
-        time.sleep(SILENCE + 2)
+        time.sleep(3)
         to_all_ranks(signal.SIGUSR1)(run)
 
     life = live_on(suspend)
@@ -137,11 +137,11 @@ def test_killed_before_a_save_is_published(live_on):
     assert life.code not in (0, 75) and any(name.endswith(".draft") for name in life.left), life.output
 
 
-def test_a_second_job_in_the_same_folder_is_refused(material, out, tmp_path):
-    before = newest(out)
-    with Started(command(2, *arguments(material, out)), tmp_path / "log") as run:
-        run.wait_for(lambda: newest(out) > before)
-        second = pretrain(None, *arguments(material, out))
+def test_a_second_job_in_the_same_folder_is_refused(material, tmp_path):
+    long = arguments(material, tmp_path / "run", 100_000)
+    with Started(command(2, *long), tmp_path / "log") as run:
+        run.wait_for(lambda: newest(tmp_path / "run") > 0)
+        second = pretrain(None, *long)
         assert second.returncode == 78, second.stderr
         holder = run.ranks()[0].pid
         assert f"is in use by process {holder} on " in second.stderr and second.stderr.count("\n") == 1
