@@ -21,7 +21,7 @@ NUMBERS = {"num_nodes": -1, "node_rank": -1, "master_port": 29500, "ssh_port": N
 WORDS = (
     "master_addr", "launcher_args", "enable_each_rank_log", "autotuning", "bind_core_list", "venv_script", "log_level",
 )  # fmt: skip
-# Of pdsh's own options those that neither choose hosts or user nor name a program.
+# Of pdsh's own options those that choose neither hosts nor user, and name no program.
 PDSH_FLAGS, PDSH_VALUES = ("-k", "-b", "-d", "-N"), ("-t", "-u", "-f")
 
 

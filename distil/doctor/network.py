@@ -65,10 +65,8 @@ def of_hosts(hostfile: str, ssh_port: int | None, master_port: int, output_dir: 
     try:
         marker = within(SECONDS_FOR_DISK, lambda: _marker(output_dir))
     except OSError as error:
-        said = error.strerror or one_line(error)
-        yield Finding(
-            FAIL, "hosts", f"not asked: {output_dir or 'the folder for temporary files'}: {said}", "mend that"
-        )
+        said = f"{output_dir or 'the folder for temporary files'}: {error.strerror or one_line(error)}"
+        yield Finding(FAIL, "hosts", f"not asked, because no file can be shown to them in {said}", "mend that first")
         return
     with marker:
         command = [sys.executable, "-", str(ROOT), marker.name]
