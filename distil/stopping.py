@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,6 +69,8 @@ class StopRequest:
             if self._interrupted:  # once more leaves at once
                 raise KeyboardInterrupt
             self._interrupted = True
+            if os.environ.get("RANK", "0") == "0":
+                print("interrupted: saves when the step is done; once more leaves at once", file=sys.stderr, flush=True)
             self.ask("interrupted", EXIT_INTERRUPT)
         else:
             self.ask(f"{signal.Signals(number).name} received")
