@@ -16,7 +16,11 @@ CLOCKED = {"speed/tokens_per_second", "speed/eta_hours", "memory/peak_gib", "dat
 
 @pytest.mark.parametrize(
     ("config", "ranks", "precision", "weights"),
-    [("zero1.json", 2, "bf16", None), ("zero0.json", None, "fp32", (0.7, 0.3)), ("zero3.json", 2, "fp16", None)],
+    [
+        pytest.param("zero1.json", 2, "bf16", None, marks=pytest.mark.faults),
+        ("zero0.json", None, "fp32", (0.7, 0.3)),
+        pytest.param("zero3.json", 2, "fp16", None, marks=pytest.mark.faults),
+    ],
 )
 def test_kill_and_resume_is_bitwise(material, tmp_path, config, ranks, precision, weights):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
