@@ -8,7 +8,7 @@ from pathlib import Path
 from cluster import Cluster
 from harness import Material, environment
 
-STEPS = 400
+STEPS = 440
 
 
 @dataclass(frozen=True)
