@@ -43,6 +43,17 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Replace a small file in one step; it is on disk, with its name, when this returns. Raises OSError."""
+    draft = path.with_name(f".{path.name}")
+    with draft.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    sync(path.parent)
+
+
 def prepared() -> Path:
     """Folder of everything that is downloaded or built once and reused: .cache, or where DISTIL_CACHE says."""
     return Path(os.environ.get("DISTIL_CACHE", ".cache"))

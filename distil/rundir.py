@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from distil.errors import ConfigError, DataError
-from distil.folder import sync
+from distil.folder import sync, write_whole
 from distil.identity import difference
 from distil.job import Job
 from distil.results import RESULTS, Results
 
 RUN = "run.json"
-DRAFT = f".{RUN}"
+DRAFT = f".{RUN}"  # while it is written
 LOCK = ".lock"
 
 
@@ -79,12 +79,7 @@ def claim(folder: Path, job: Job) -> None:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / DRAFT).open("w") as file:
-            file.write(json.dumps(job.identity(), indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        (folder / DRAFT).rename(folder / RUN)
-        sync(folder)
+        write_whole(folder / RUN, json.dumps(job.identity(), indent=2) + "\n")
         sync(folder.parent)
     except OSError as error:
         raise DataError(f"output directory {folder} cannot be written: {error.strerror}") from error

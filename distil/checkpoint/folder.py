@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from pathlib import Path
 
 from distil.checkpoint.manifest import Manifest
 from distil.errors import DataError
-from distil.folder import sync
+from distil.folder import sync, write_whole
 
 LATEST = "latest"
 NAME = re.compile(r"step-\d{8,}")
@@ -64,13 +63,7 @@ def _drop(folder: Path, name: str) -> None:
 
 def point_to(folder: Path, name: str) -> None:
     """Replace ``latest`` by one that names a checkpoint, in one step."""
-    draft = folder / f".{LATEST}.draft"
-    with draft.open("w") as file:
-        file.write(name + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(folder / LATEST)
-    sync(folder)
+    write_whole(folder / LATEST, name + "\n")
 
 
 def clean(folder: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Self
 from distil.data.store import refusing
 from distil.data.store_meta import SUFFIXES
 from distil.errors import DataError
+from distil.folder import sync
 
 JOURNAL = "journal.json"
 LOCK = "lock"
@@ -85,7 +86,7 @@ class Draft:
         with self.writing():
             write_synced(new, json.dumps(journal).encode())
             os.replace(new, self.folder / JOURNAL)
-            sync_folder(str(new))
+            sync(Path(new).parent)
 
     def writing(self) -> Any:
         """Context in which a refusal to write becomes a DataError that says that the work is kept."""
@@ -120,12 +121,12 @@ class Draft:
                 if self.path(name + ".json").exists():
                     # No sidecar may vouch for files about to be replaced one by one, nor for what another held out.
                     Path(prefix + ".json").unlink(missing_ok=True)
-                    sync_folder(prefix)
+                    sync(Path(prefix).parent)
             for name, prefix in reversed(self._outputs.items()):
                 for suffix in SUFFIXES:
                     if self.path(name + suffix).exists():
                         os.replace(self.path(name + suffix), prefix + suffix)
-                sync_folder(prefix)
+                sync(Path(prefix).parent)
             self._published = True
             shutil.rmtree(self.folder, ignore_errors=True)  # another process may look in just now
 
@@ -176,12 +177,3 @@ def write_synced(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def sync_folder(prefix: str) -> None:
-    """Wait until the disk has the names in the folder of ``prefix``."""
-    folder = os.open(os.path.dirname(prefix) or ".", os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

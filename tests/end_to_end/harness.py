@@ -25,6 +25,8 @@ from distil.data.binarize import binarize
 from distil.data.sources import files
 
 ROOT = Path(__file__).parents[2]
+# What the clock and the machine decide; every other curve of two equal runs is equal.
+CLOCKED = {"speed/tokens_per_second", "speed/eta_hours", "memory/peak_gib", "data/wait_fraction"}
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = [f"{first}{last}" for first in "bcdfghjklm" for last in ("a", "e", "i", "o", "u", "ab", "eb", "ib", "ob", "ub")]
 

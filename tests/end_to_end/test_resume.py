@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from harness import Material, must_pretrain, pretrain, scalars, start_and_kill, tags
+from harness import CLOCKED, Material, must_pretrain, pretrain, scalars, start_and_kill, tags
 from safetensors.torch import load_file
 
 
 def arguments(material: Material, out, config: str):
     return ("--recipe", material.recipe, "--deepspeed", f"ds_config/{config}", "--output_dir", out)
-
-
-CLOCKED = {"speed/tokens_per_second", "speed/eta_hours", "memory/peak_gib", "data/wait_fraction"}
 
 
 @pytest.mark.parametrize(

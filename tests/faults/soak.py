@@ -30,13 +30,12 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1] / "end_to_end"))
 
 import psutil
-from harness import Material, Started, command, make_material, must_pretrain, scalars, tags
+from harness import CLOCKED, Material, Started, command, make_material, must_pretrain, scalars, tags
 from history import newest
 from safetensors.torch import load_file
 
 STEPS = 100
 SAVE_EVERY = 2
-CLOCKED = {"speed/tokens_per_second", "speed/eta_hours", "memory/peak_gib", "data/wait_fraction"}
 VICTIMS = ("all", "rank 0", "rank 1", "deepspeed", "launch.py")
 AFTER_START = 14.0  # seconds, in which a kill that may hit the start-up comes
 IN_TRAINING = 8.0  # seconds from a life's first save on, in which other kills come; fewer where fewer steps are left

@@ -7,7 +7,7 @@ import signal
 import time
 
 import pytest
-from harness import Started, command, must_pretrain, pretrain, scalars, tags
+from harness import CLOCKED, Started, command, must_pretrain, pretrain, scalars, tags
 from history import (
     SAVE_EVERY,
     SILENCE,
@@ -24,7 +24,6 @@ from history import (
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.faults
-CLOCKED = {"speed/tokens_per_second", "speed/eta_hours", "memory/peak_gib", "data/wait_fraction"}
 
 
 @pytest.fixture(scope="module")

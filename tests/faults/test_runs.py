@@ -9,11 +9,10 @@ from types import SimpleNamespace
 
 import cases
 import pytest
-from harness import ROOT, command, environment, must_pretrain, scalars, tags
+from harness import CLOCKED, ROOT, command, environment, must_pretrain, scalars, tags
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.faults
-CLOCKED = {"speed/tokens_per_second", "speed/eta_hours", "memory/peak_gib", "data/wait_fraction"}
 NAMES = [name for name, case in vars(cases).items() if getattr(case, "__annotations__", {}).get("return") == "Outcome"]
 
 

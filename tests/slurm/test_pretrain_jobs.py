@@ -9,13 +9,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from harness import scalars, tags
+from harness import CLOCKED, scalars, tags
 from jobs import STEPS, Site
 from safetensors.torch import load_file
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
-CLOCKED = {"speed/tokens_per_second", "speed/eta_hours", "memory/peak_gib", "data/wait_fraction"}
 SCRIPT = "slurm/pretrain_8xv100.sh"
 TWO_RANKS = {"RANKS_PER_NODE": "2"}
 
