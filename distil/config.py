@@ -1,15 +1,13 @@
 """A recipe: the mathematics of one distillation, the same on any cluster.
 
-A recipe file is TOML, one table a group below; ``distil/recipes`` holds the ones that ship. Every number of the
-mathematics is stated in the file, so nothing that decides the result hides in a default; only terms that are switched
-off unless asked for have one. Where the job runs (ZeRO stage, precision, offload) is ``distil.placement``'s matter.
+A recipe file is TOML, one table for each of ``distil.tables``; ``distil/recipes`` holds the ones that ship. With
+``base = "NAME"`` at its head it states only what differs from another recipe. Where the job runs (ZeRO stage,
+precision, offload) is ``distil.placement``'s matter.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,167 +15,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from distil.errors import ConfigError
-from distil.fields import fill, nearest, option, require
+from distil.fields import fill, nearest
+from distil.tables import Data, Loss, Masking, Model, Optimizer, Run
 
 RECIPES = Path(__file__).parent / "recipes"
-_WEIGHTED = re.compile(r"(.+):(\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Model:
-    teacher: str = option(
-        "hub name (NAME@REVISION pins it) or folder of the teacher; sample:NAME or recipe:NAME for built-in material"
-    )
-    student: str = option("family of the student: distilbert, or bert for a student like its teacher")
-    student_layers: tuple[int, ...] = option("teacher layers that initialise the student's, in order, counted from 0")
-    dropout: float = option("dropout of the student, in hidden states and attention")
-
-    def __post_init__(self) -> None:
-        require(0 <= self.dropout < 1, "dropout", self.dropout, "from 0 to below 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Loss:
-    temperature: float = option("T of the softened distributions")
-    alpha_ce: float = option("weight of T^2 KL(teacher || student) over the attended positions")
-    alpha_mlm: float = option("weight of the masked-LM cross-entropy")
-    alpha_cos: float = option("weight of 1 - cosine of the last hidden states")
-    alpha_clm: float = option("weight of the causal-LM cross-entropy", default=0.0)
-    alpha_mse: float = option("weight of the squared difference of the logits", default=0.0)
-    restrict_ce_to_mask: bool = option("take KL and MSE over masked positions only", default=False)
-    normalize: str = option(
-        "global: divide by the global batch's counts; micro_batch: by each one's own", default="global"
-    )
-
-    def __post_init__(self) -> None:
-        require(self.temperature > 0, "temperature", self.temperature, "above 0")
-        require(self.normalize in ("global", "micro_batch"), "normalize", self.normalize, "global or micro_batch")
-        alphas = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name.startswith("alpha_")}
-        for name, alpha in alphas.items():
-            require(alpha >= 0, name, alpha, "0 or more")
-        require(any(alphas.values()), "loss", alphas, "a weight above 0 for at least one term")
-
-    @property
-    def needs_teacher(self) -> bool:
-        """Whether any term compares with the teacher."""
-        return self.alpha_ce > 0 or self.alpha_cos > 0 or self.alpha_mse > 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Masking:
-    mlm_fraction: float = option("share of a micro-batch's tokens that is predicted")
-    mask_share: float = option("share of the predicted tokens that becomes the mask token")
-    keep_share: float = option("share of the predicted tokens left as it is; the rest becomes a random token")
-    mlm_smoothing: float = option("tokens are drawn in proportion to count^-smoothing")
-
-    def __post_init__(self) -> None:
-        require(self.mlm_smoothing >= 0, "mlm_smoothing", self.mlm_smoothing, "0 or more")
-        require(0 < self.mlm_fraction < 1, "mlm_fraction", self.mlm_fraction, "between 0 and 1")
-        shares = (self.mask_share, self.keep_share)
-        require(min(shares) >= 0 and sum(shares) <= 1, "mask_share, keep_share", shares, "shares that sum to at most 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Data:
-    store: tuple[str, ...] = option(
-        "prefixes of the token stores, as binarize wrote them, each with :WEIGHT or none; sample:NAME for built-in text"
-    )
-    max_length: int = option("longest sequence in tokens, [CLS] and [SEP] included")
-    batch_size: int = option("global batch, in sequences of max_length tokens")
-    micro_batch_size: int = option("micro-batch, in sequences of max_length tokens: a token budget")
-
-    def __post_init__(self) -> None:
-        for name in ("max_length", "batch_size", "micro_batch_size"):
-            require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
-        if self.batch_size % self.micro_batch_size:
-            raise ConfigError(
-                f"contradictory batch numbers: batch_size {self.batch_size} is not a multiple of micro_batch_size "
-                f"{self.micro_batch_size}; give --batch_size {self._next_multiple()} or another --micro_batch_size"
-            )
-        weights = [weight for _, weight in self.stores]
-        for entry, (prefix, weight) in zip(self.store, self.stores, strict=True):
-            require(bool(prefix), "store", repr(entry), "PREFIX or PREFIX:WEIGHT")
-            require(weight is None or 0 < weight < math.inf, "weight of store", repr(entry), "above 0")
-        if None in weights and set(weights) != {None}:
-            raise ConfigError(f"store is {' '.join(self.store)}: give every store a weight, PREFIX:WEIGHT, or none")
-        prefixes = [prefix for prefix, _ in self.stores]
-        require(len(set(prefixes)) == len(prefixes), "store", " ".join(self.store), "without repetition")
-
-    def _next_multiple(self) -> int:
-        return -(-self.batch_size // self.micro_batch_size) * self.micro_batch_size
-
-    @property
-    def stores(self) -> list[tuple[str, float | None]]:
-        """Prefix and weight of each store; weights are None where none is given: in proportion to size."""
-        found = [_WEIGHTED.fullmatch(entry) for entry in self.store]
-        return [
-            (match[1], float(match[2])) if match else (entry, None)
-            for entry, match in zip(self.store, found, strict=True)
-        ]
-
-    @property
-    def budget_tokens(self) -> int:
-        """Tokens that one micro-batch holds at most."""
-        return self.micro_batch_size * self.max_length
-
-    @property
-    def micro_batches(self) -> int:
-        """Micro-batches in one global batch, over all ranks."""
-        return self.batch_size // self.micro_batch_size
-
-
-@dataclass(frozen=True, kw_only=True)
-class Optimizer:
-    lr: float = option("peak learning rate")
-    adam_beta1: float = option("AdamW's first beta")
-    adam_beta2: float = option("AdamW's second beta")
-    adam_eps: float = option("AdamW's epsilon")
-    weight_decay: float = option("weight decay, never on biases and LayerNorms")
-    warmup_fraction: float = option("share of the steps over which lr rises linearly; then it falls linearly to 0")
-    max_grad_norm: float = option("gradients are clipped to this global norm")
-    epochs: int = option("passes over the store; decides the number of steps where steps is 0")
-    steps: int = option("length of the schedule in optimiser steps (0: as epochs say)", default=0)
-    seed: int = option("decides order, masks, dropout and any random weight")
-
-    def __post_init__(self) -> None:
-        require(self.lr > 0, "lr", self.lr, "above 0")
-        for name in ("adam_beta1", "adam_beta2"):
-            require(0 <= getattr(self, name) < 1, name, getattr(self, name), "from 0 to below 1")
-        require(self.adam_eps > 0, "adam_eps", self.adam_eps, "above 0")
-        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
-        require(0 <= self.warmup_fraction < 1, "warmup_fraction", self.warmup_fraction, "from 0 to below 1")
-        require(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "above 0")
-        require(self.epochs > 0, "epochs", self.epochs, "above 0")
-        require(self.steps >= 0, "steps", self.steps, "0 or more")
-        require(self.seed >= 0, "seed", self.seed, "0 or more")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """What a run reports and saves: no part of the mathematics, so a resumed run may change it."""
-
-    log_every: int = option("steps between scalars (the only steps on which the host waits for the device)", default=10)
-    eval_every: int = option("steps between held-out evaluations (0: only before and after)", default=500)
-    save_every: int = option("steps between checkpoints (0: only at the end)", default=500)
-    keep_checkpoints: int = option("newest checkpoints that stay", default=2)
-    heldout_store: str = option("prefix of the held-out store ('' takes STORE-heldout where it exists)", default="")
-    heldout_tokens: int = option("at most so many held-out tokens are evaluated", default=65536)
-    max_bad_steps: int = option("steps in a row without a finite loss or gradient that end the run", default=10)
-    spike_factor: float = option("a loss so many times its running mean is told and counted (0: never)", default=10.0)
-    silence_seconds: float = option("a rank that says nothing for so long is lost, and the job ends", default=60.0)
-    hang_seconds: float = option("a job in which no micro-batch ends for so long has hung, and ends", default=900.0)
-
-    def __post_init__(self) -> None:
-        require(self.log_every > 0, "log_every", self.log_every, "above 0")
-        require(self.eval_every >= 0, "eval_every", self.eval_every, "0 or more")
-        require(self.save_every >= 0, "save_every", self.save_every, "0 or more")
-        require(self.heldout_tokens > 0, "heldout_tokens", self.heldout_tokens, "above 0")
-        require(self.keep_checkpoints > 0, "keep_checkpoints", self.keep_checkpoints, "above 0")
-        require(self.max_bad_steps > 0, "max_bad_steps", self.max_bad_steps, "above 0")
-        require(self.spike_factor >= 0, "spike_factor", self.spike_factor, "0 or more")
-        for name in ("silence_seconds", "hang_seconds"):
-            require(getattr(self, name) >= 5, name, getattr(self, name), "5 or more")
-
+BASE = "base"  # the key that names the recipe that a file starts from
+INSTEAD = {"student_layers": "student_depth", "student_depth": "student_layers"}  # whoever says one means not the other
 
 GROUPS: dict[str, type] = {
     "model": Model, "loss": Loss, "masking": Masking, "data": Data, "optimizer": Optimizer, "run": Run,
@@ -204,21 +47,13 @@ class Recipe:
         value of the wrong type or range.
         """
         path = _recipe_path(name_or_path)
-        try:
-            tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"recipe {path}: not TOML: {error}") from error
-        for table in tables:
-            if table not in GROUPS:
-                raise ConfigError(f"recipe {path}: unknown table [{table}]{nearest(table, GROUPS)}")
-            if not isinstance(tables[table], dict):
-                raise ConfigError(f"recipe {path}: {table} must be one table, [{table}]")
-        groups = {}
+        tables = _read(path)
         left = dict(overrides or {})
+        groups = {}
         for table, group in GROUPS.items():
             names = {f.name for f in dataclasses.fields(group)}
-            values = {**tables.get(table, {}), **{name: left.pop(name) for name in names & left.keys()}}
-            groups[table] = fill(group, values, where=f"recipe {path}, [{table}]")
+            given = {name: left.pop(name) for name in names & left.keys()}
+            groups[table] = fill(group, _over(tables.get(table, {}), given), where=f"recipe {path}, [{table}]")
         if left:
             raise ConfigError(f"unknown option {next(iter(left))}{nearest(next(iter(left)), field_names())}")
         return cls(name=path.stem, **groups)
@@ -240,6 +75,36 @@ def field_names() -> list[str]:
 def shipped_recipes() -> list[str]:
     """Names of the recipes in this package."""
     return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, dict[str, Any]]:
+    """The tables of a recipe's file, over those of the recipe that it names as its base."""
+    if path in seen:
+        raise ConfigError(f"recipe {path}: it is its own base, by way of {seen[-1]}")
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {path}: not TOML: {error}") from error
+    base = tables.pop(BASE, None)
+    if base is not None and not isinstance(base, str):
+        raise ConfigError(f"recipe {path}: {BASE} must be the name of a recipe, not {base!r}")
+    for table in tables:
+        if table not in GROUPS:
+            raise ConfigError(f"recipe {path}: unknown table [{table}]{nearest(table, GROUPS)}")
+        if not isinstance(tables[table], dict):
+            raise ConfigError(f"recipe {path}: {table} must be one table, [{table}]")
+    if base is None:
+        return tables
+    # A file beside this one, or a recipe that ships.
+    beside = str(path.parent / base) if base.endswith(".toml") else base
+    below = _read(_recipe_path(beside), (*seen, path))
+    return {name: _over(below.get(name, {}), tables.get(name, {})) for name in below.keys() | tables.keys()}
+
+
+def _over(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a table, those of ``upper`` first."""
+    replaced = {INSTEAD[name] for name in upper.keys() & INSTEAD.keys()}
+    return {name: value for name, value in lower.items() if name not in replaced} | dict(upper)
 
 
 def _recipe_path(name_or_path: str) -> Path:

@@ -12,9 +12,9 @@ from typing import Any
 from distil.errors import ConfigError
 
 
-def option(help: str, **default: Any) -> Any:
-    """A dataclass field that documents itself where it is declared."""
-    return field(metadata={"help": help}, **default)
+def option(help: str, metavar: str | None = None, **default: Any) -> Any:
+    """A dataclass field that documents itself where it is declared; ``metavar`` stands for its value in --help."""
+    return field(metadata={"help": help, "metavar": metavar}, **default)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

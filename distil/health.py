@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from distil.config import Run
 from distil.errors import RunError, by_all
+from distil.tables import Run
 
 
 class Health:

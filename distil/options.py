@@ -110,7 +110,7 @@ def _add_group(parser: argparse.ArgumentParser, title: str, group: type, values:
             how |= {"type": _bool, "metavar": "true|false"}
         elif kind in ("tuple[int, ...]", "tuple[str, ...]"):
             of = int if kind == "tuple[int, ...]" else str
-            how |= {"type": of, "nargs": "+", "metavar": "N" if of is int else "PREFIX[:WEIGHT]"}
+            how |= {"type": of, "nargs": "+", "metavar": field.metadata["metavar"] or "N"}
             now = " ".join(map(str, now))
         else:
             how |= {"type": {"int": int, "float": float, "str": str}[kind]}

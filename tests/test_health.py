@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from distil.config import Run
 from distil.errors import RunError
 from distil.health import Health
+from distil.tables import Run
 
 NAN = {"ce": math.nan, "mlm": 2.0}
 FINE = {"ce": 1.0, "mlm": 2.0}

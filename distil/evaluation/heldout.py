@@ -10,10 +10,10 @@ import transformers
 from torch import Tensor
 from tqdm import tqdm
 
-from distil.config import Loss
 from distil.data.batch import PackedBatch
 from distil.models.distiller import EVALUATION, Distiller
 from distil.models.families import family_of
+from distil.tables import Loss
 
 
 @dataclass(frozen=True)

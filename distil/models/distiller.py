@@ -10,11 +10,11 @@ import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
 
-from distil.config import Loss
 from distil.data.batch import PackedBatch
 from distil.kernels import Head, LossOutput, triple_loss
 from distil.models.families import Family
 from distil.models.packed import packed_inputs, use_packed_attention
+from distil.tables import Loss
 
 # Sums over masked positions that an evaluation gathers, in this order.
 EVALUATION = ("masked", "student_right", "student_nll", "teacher_right", "teacher_nll", "agree")

@@ -10,11 +10,11 @@ import torch
 import transformers
 from torch import nn
 
-from distil.config import Loss
 from distil.data.batch import PackedBatch
 from distil.kernels import TERMS, triple_loss
 from distil.models.distiller import EVALUATION, Counts, Distiller
 from distil.models.families import BERT, DISTILBERT
+from distil.tables import Loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
