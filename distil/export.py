@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distil.config import Recipe
 from distil.folder import building
-from distil.models.families import Family
+from distil.models.family import Family
 
 
 def export_student(
@@ -34,10 +34,11 @@ def export_student(
         tokenizer.save_pretrained(draft)
 
 
-def write_card(folder: Path, recipe: Recipe, steps: int, tokens: int, figures: str) -> None:
+def write_card(folder: Path, recipe: Recipe, family: Family, steps: int, tokens: int, figures: str) -> None:
     """Put the model card beside the weights: what was trained on what, and a Markdown table of figures."""
     card = CARD.format(
-        recipe=recipe.name, family=recipe.model.student, teacher=recipe.model.teacher,
+        recipe=recipe.name, family=family.name, teacher=recipe.model.teacher,
+        task="text-generation" if family.causal else "fill-mask", loader=_loader(family),
         text=" and ".join(recipe.data.store),
         steps=steps, tokens=tokens, figures=figures, mathematics=json.dumps(recipe.mathematics(), indent=2),
     )  # fmt: skip
@@ -46,9 +47,13 @@ def write_card(folder: Path, recipe: Recipe, steps: int, tokens: int, figures: s
     draft.rename(folder / "README.md")
 
 
+def _loader(family: Family) -> str:
+    return "AutoModelForCausalLM" if family.causal else "AutoModelForMaskedLM"
+
+
 CARD = """---
 library_name: transformers
-pipeline_tag: fill-mask
+pipeline_tag: {task}
 tags: [distillation, {family}]
 ---
 
@@ -58,7 +63,7 @@ tags: [distillation, {family}]
 - text: `{text}`
 - training: {steps:,} optimiser steps, {tokens:,} tokens
 
-Load it with `AutoModelForMaskedLM.from_pretrained` and `AutoTokenizer.from_pretrained`.
+Load it with `{loader}.from_pretrained` and `AutoTokenizer.from_pretrained`.
 
 ## Held-out figures
 

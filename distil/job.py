@@ -6,24 +6,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 
 from distil.config import Recipe
 from distil.data.batch import Batcher
-from distil.data.masking import Masker
+from distil.data.masking import Masker, NextToken, Objective
 from distil.data.mixture import Mixture
 from distil.data.store import Store
-from distil.data.tokenizer import fingerprint, load_tokenizer, vocab_size
+from distil.data.tokenizer import fingerprint, load_tokenizer, special_ids, vocab_size
 from distil.errors import ConfigError, DataError
-from distil.kernels import WEIGHTED_TERMS
-from distil.models.distiller import Counts
+from distil.models.comparison import Comparison
+from distil.models.distiller import WEIGHTED_TERMS, Counts
 from distil.models.families import family_of
-from distil.models.loading import load_config, weights_fingerprint
-from distil.models.student import student_config
+from distil.models.family import Family
+from distil.models.loading import load_config, load_model, weights_fingerprint
+from distil.models.shape import Shape, shape_of, student_config
+from distil.models.student import Student, make_student
+from distil.models.vocabulary import ids_of, restrict_vocabulary_
 from distil.placement import Placement
 from distil.prepare import open_stores
-from distil.shares import ceil_share
+from distil.tables import RANDOM
 
 # Embeddings are often padded to a multiple of 64 or 128 for the hardware; a wider gap is another tokenizer's.
 PADDED_VOCABULARY = 128
@@ -34,6 +38,7 @@ class Job:
     """Everything that is known before a model is loaded; the same on every rank.
 
     ``teacher`` is a folder or hub name, ``total_steps`` the length of the schedule, ``stop_step`` where this run ends.
+    ``vocabulary`` are the teacher's ids of the student's tokens where those have another tokenizer, else None.
     """
 
     recipe: Recipe
@@ -41,9 +46,11 @@ class Job:
     teacher: str
     teacher_config: transformers.PreTrainedConfig
     tokenizer: transformers.PreTrainedTokenizerBase
+    vocabulary: np.ndarray | None
+    shape: Shape
     mixture: Mixture
     heldout: list[Store]
-    masker: Masker
+    objective: Objective
     teacher_fingerprint: str
     total_steps: int
     stop_step: int
@@ -55,7 +62,7 @@ class Job:
 
     def batcher(self) -> Batcher:
         """Assembles any micro-batch of the plan."""
-        return Batcher(self.mixture, self.masker, self.recipe.optimizer.seed)
+        return Batcher(self.mixture, self.objective, self.recipe.optimizer.seed)
 
     def global_batch(self, first: int) -> range:
         """Stream numbers of the global batch that begins with micro-batch ``first``."""
@@ -64,9 +71,25 @@ class Job:
     def counts(self, numbers: range) -> Counts:
         """Rows in these micro-batches, known from the plan before any is assembled."""
         tokens = [self.mixture.tokens(number) for number in numbers]
-        sequences = sum(self.mixture.sequences(number) for number in numbers)
-        masked = sum(ceil_share(n, self.recipe.masking.mlm_fraction) for n in tokens)
-        return Counts(sum(tokens), masked, sum(tokens) - sequences)
+        sequences = [self.mixture.sequences(number) for number in numbers]
+        predicted = sum(self.objective.count(n, b) for n, b in zip(tokens, sequences, strict=True))
+        return Counts(sum(tokens), predicted)
+
+    def load_teacher(self, dtype: torch.dtype) -> tuple[transformers.PreTrainedModel, Family]:
+        """The teacher, over the student's vocabulary, and its family. Raises DataError."""
+        model, family = load_model(self.teacher, dtype)
+        if self.vocabulary is not None:
+            restrict_vocabulary_(model, family, self.vocabulary, special_ids(self.tokenizer))
+        return model, family
+
+    def make_student(self, teacher: transformers.PreTrainedModel) -> Student:
+        """The student as training begins with it."""
+        return make_student(teacher, self.shape, self.recipe.model.initial_weights, self.recipe.optimizer.seed)
+
+    @property
+    def kd_steps(self) -> int:
+        """How many steps compare with the teacher."""
+        return round(self.recipe.loss.kd_until * self.total_steps)
 
     def identity(self) -> dict[str, Any]:
         """What makes two runs the same run: to go on under another identity would be another experiment."""
@@ -85,47 +108,87 @@ def settle(recipe: Recipe, placement: Placement, teacher: str, max_steps: int | 
     ``teacher`` is the folder or hub name that the recipe's teacher resolved to. Raises DataError and ConfigError.
     """
     config = load_config(teacher)
-    tokenizer = load_tokenizer(teacher)
-    _check_family(recipe, config)
-    student_config(config, recipe.model.student, recipe.model.student_layers, recipe.model.dropout)
-    if not 0 <= config.vocab_size - vocab_size(tokenizer) < PADDED_VOCABULARY:
-        raise DataError(
-            f"teacher {teacher} has a vocabulary of {config.vocab_size}, its tokenizer one of {vocab_size(tokenizer)}: "
-            "they are not of one model; use the teacher's own tokenizer"
-        )
-    positions = getattr(config, family_of(config).config["positions"])
-    if recipe.data.max_length > positions:
-        raise ConfigError(f"max_length is {recipe.data.max_length}, the teacher has {positions} positions")
+    family = family_of(config)
+    _check_objective(recipe, family)
+    tokenizer, vocabulary = _tokenizer_of(recipe, teacher, config)
+    if vocabulary is not None:
+        config.vocab_size = len(vocabulary)
+    shape = shape_of(config, recipe.model)
+    Comparison.of(recipe.loss, student_config(config, shape), config)
+    if recipe.data.max_length > family.longest(config):
+        raise ConfigError(f"max_length is {recipe.data.max_length}, the teacher has {family.longest(config)} positions")
     stores, heldout = open_stores(recipe, tokenizer)
-    masking, data = recipe.masking, recipe.data
+    data = recipe.data
     weights = [weight for _, weight in data.stores]
     mixture = Mixture(stores, None if None in weights else weights, data.budget_tokens, recipe.optimizer.seed)
-    masker = Masker.from_counts(
-        mixture.token_counts, stores[0].meta.special_ids,
-        fraction=masking.mlm_fraction, smoothing=masking.mlm_smoothing,
-        mask_share=masking.mask_share, keep_share=masking.keep_share,
-    )  # fmt: skip
+    objective = NextToken() if family.causal else _masker(recipe, mixture)
     total = recipe.optimizer.steps or -(-recipe.optimizer.epochs * mixture.micro_batches // data.micro_batches)
     stop = min(total, max_steps or total)
     of_teacher = weights_fingerprint(teacher, config)
-    return Job(recipe, placement, teacher, config, tokenizer, mixture, heldout, masker, of_teacher, total, stop)
+    return Job(
+        recipe, placement, teacher, config, tokenizer, vocabulary, shape, mixture, heldout, objective, of_teacher,
+        total, stop,
+    )  # fmt: skip
 
 
-def _check_family(recipe: Recipe, config: transformers.PreTrainedConfig) -> None:
-    family = family_of(config)
-    if recipe.loss.alpha_clm > 0:
-        raise ConfigError(
-            f"alpha_clm is {recipe.loss.alpha_clm}, but a {family.name} sees the next token: it must be 0"
+def _masker(recipe: Recipe, mixture: Mixture) -> Masker:
+    masking = recipe.masking
+    return Masker.from_counts(
+        mixture.token_counts, mixture.stores[0].meta.special_ids,
+        fraction=masking.mlm_fraction, smoothing=masking.mlm_smoothing,
+        mask_share=masking.mask_share, keep_share=masking.keep_share,
+    )  # fmt: skip
+
+
+def _tokenizer_of(
+    recipe: Recipe, teacher: str, config: transformers.PreTrainedConfig
+) -> tuple[transformers.PreTrainedTokenizerBase, np.ndarray | None]:
+    """The student's tokenizer and, where it is not the teacher's, the teacher's id of each of its tokens."""
+    theirs = load_tokenizer(teacher)
+    if not 0 <= config.vocab_size - vocab_size(theirs) < PADDED_VOCABULARY:
+        raise DataError(
+            f"teacher {teacher} has a vocabulary of {config.vocab_size}, its tokenizer one of {vocab_size(theirs)}: "
+            "they are not of one model; use the teacher's own tokenizer"
         )
+    if not recipe.model.tokenizer:
+        return theirs, None
+    own = load_tokenizer(recipe.model.tokenizer)
+    if fingerprint(own) == fingerprint(theirs):
+        return own, None
+    ids_V, unknown = ids_of(own, theirs)
+    if unknown and recipe.loss.compares_logits:
+        raise ConfigError(
+            f"tokenizer {recipe.model.tokenizer} has {len(unknown):,} tokens that teacher {teacher} has not, such as "
+            f"{unknown[0]!r}: logits cannot be compared; take a subset of its vocabulary (binarize.py trim), or "
+            "--alpha_ce 0 --alpha_mse 0"
+        )
+    pads = [special_ids(tokenizer).get("pad") for tokenizer in (own, theirs)]
+    if family_of(config).positions_after_pad and pads[0] != pads[1]:
+        raise ConfigError(
+            f"tokenizer {recipe.model.tokenizer} pads with id {pads[0]}, teacher {teacher} with {pads[1]}, from which "
+            "its positions are counted; keep that id"
+        )
+    return own, ids_V
+
+
+def _check_objective(recipe: Recipe, family: Family) -> None:
+    loss, fraction = recipe.loss, recipe.masking.mlm_fraction
+    if family.causal and (loss.alpha_mlm > 0 or fraction > 0):
+        name, value = ("alpha_mlm", loss.alpha_mlm) if loss.alpha_mlm > 0 else ("mlm_fraction", fraction)
+        raise ConfigError(f"{name} is {value}, but a {family.name} predicts the next token: give --{name} 0")
+    if not family.causal and loss.alpha_clm > 0:
+        raise ConfigError(f"alpha_clm is {loss.alpha_clm}, but a {family.name} sees the next token: it must be 0")
+    if not family.causal and not fraction:
+        raise ConfigError(f"mlm_fraction is 0, but a {family.name} learns from masked tokens: give --mlm_fraction 0.15")
 
 
 def describe(job: Job) -> str:
     """The plan a person reads before the start: models, parameters, batch arithmetic, steps, tokens."""
     recipe, data, place = job.recipe, job.recipe.data, job.placement
-    student = student_config(
-        job.teacher_config, recipe.model.student, recipe.model.student_layers, recipe.model.dropout
+    student = student_config(job.teacher_config, job.shape)
+    start = (
+        "random weights" if recipe.model.initial_weights == RANDOM else f"layers {' '.join(map(str, job.shape.layers))}"
     )
-    layers = " ".join(map(str, recipe.model.student_layers))
     first = job.counts(job.global_batch(0)).attended
     an_epoch = job.mixture.micro_batches
     epochs = job.total_steps * job.micro_batches / an_epoch
@@ -133,7 +196,7 @@ def describe(job: Job) -> str:
     rows = {
         "recipe": f"{recipe.name}: {_loss_formula(recipe)}",
         "teacher" if recipe.loss.needs_teacher else "initial weights": f"{job.teacher}, {_size(job.teacher_config)}",
-        "student": f"{recipe.model.student} of layers {layers}, {_size(student)}",
+        "student": f"{job.shape.family.name} of {start}, {_size(student)}",
         "text": "; ".join(_text_of(job, epochs)),
         "held out": "; ".join(f"{s.tokens:,} tokens in {s.prefix}" for s in job.heldout) or "nothing",
         "placement": f"{place.path}: ZeRO-{place.zero_stage}, {place.precision}, {place.ranks} rank(s)",
@@ -160,11 +223,14 @@ def _loss_formula(recipe: Recipe) -> str:
     loss = recipe.loss
     weights = {name: getattr(loss, f"alpha_{name}") for name in WEIGHTED_TERMS}
     terms = " + ".join(f"{alpha:g} {name.upper()}" for name, alpha in weights.items() if alpha)
-    return f"{terms}, T = {loss.temperature:g}"
+    until = f"; no teacher after {loss.kd_until:.0%} of the steps" if loss.needs_teacher and loss.kd_until < 1 else ""
+    return f"{terms}, T = {loss.temperature:g}{until}"
 
 
 def _size(config: transformers.PreTrainedConfig) -> str:
     family = family_of(config)
     with torch.device("meta"):
         parameters = sum(p.numel() for p in family.model_class(config).parameters())
-    return f"{family.layers_of(config)} layers, {parameters / 1e6:.1f} M parameters"
+    numbers = {name: family.number(config, name) for name in ("layers", "hidden", "heads", "feed_forward")}
+    shape = f"{numbers['layers']} layers of width {numbers['hidden']} ({numbers['heads']} heads, "
+    return f"{shape}feed-forward {numbers['feed_forward']}), {parameters / 1e6:.1f} M parameters"

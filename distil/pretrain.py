@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,9 +28,7 @@ from distil.health import Health
 from distil.job import Job, describe, settle
 from distil.kernels.paths import path_for
 from distil.models.distiller import Distiller
-from distil.models.families import FAMILIES
-from distil.models.loading import load_masked_lm
-from distil.models.student import decay_groups, make_student
+from distil.models.student import Student, decay_groups
 from distil.monitor import Monitor, git_revision
 from distil.options import DEFAULT_RECIPE, Options
 from distil.placement import Placement, place
@@ -177,11 +175,9 @@ def _train(job: Job, folder: Path, ranks: Ranks, guard: Guard) -> Results:
     def finish() -> Results:
         dtype = DTYPES[placement.precision]
         try:
-            export_student(
-                folder / STUDENT, FAMILIES[recipe.model.student], student.config, parameters, job.tokenizer
-            )  # fmt: skip
+            export_student(folder / STUDENT, job.shape.family, student.config, parameters, job.tokenizer)
             results = measure(job, folder / STUDENT, at.step, dtype, ranks.device)
-            write_card(folder / STUDENT, recipe, at.step, at.tokens, results.table())
+            write_card(folder / STUDENT, recipe, job.shape.family, at.step, at.tokens, results.table())
             results.write(folder)
         except (OSError, SafetensorError) as error:
             raise RunError(
@@ -199,14 +195,22 @@ def _build(job: Job, ranks: Ranks, claim_folder: Callable[[], None]) -> tuple[tr
     ranks.first_does(lambda: path_for(ranks.device).name)  # builds its kernels once; the others find them built
     path = ranks.all_do(lambda: path_for(ranks.device))
     _say(ranks, f"  {'loss':<16}{path.name}: {path.why}")
-    teacher, teacher_family = ranks.all_do(lambda: load_masked_lm(job.teacher, DTYPES[placement.precision]))
-    shape = (recipe.model.student, recipe.model.student_layers, recipe.model.dropout)
-    student = ranks.all_do(lambda: make_student(teacher, *shape))
+    teacher, teacher_family = ranks.all_do(lambda: job.load_teacher(DTYPES[placement.precision]))
+    student = ranks.all_do(lambda: job.make_student(teacher))
+    for note in _notes(student):
+        _say(ranks, f"  {'initial weights':<16}{note}")
     ranks.first_does(claim_folder)
     teacher = teacher.to(ranks.device)
     compared = (teacher, teacher_family) if recipe.loss.needs_teacher else (None, None)
-    module = Distiller(student, FAMILIES[recipe.model.student], *compared, recipe.loss)
-    return student, Engine(module, decay_groups(module, recipe.optimizer.weight_decay), placement, ranks)
+    module = Distiller(student.model, job.shape.family, *compared, recipe.loss)
+    return student.model, Engine(module, decay_groups(module, recipe.optimizer.weight_decay), placement, ranks)
+
+
+def _notes(student: Student) -> Iterator[str]:
+    """What of the student is not its teacher's as it is."""
+    for parts, fate in ((student.cut, "the teacher's, cut to size"), (student.random, "random")):
+        if parts:
+            yield f"{fate}: {', '.join(name.removeprefix('layer.') for name in parts)}"
 
 
 def _least_scale(placement: Placement) -> float | None:

@@ -15,8 +15,7 @@ from distil.errors import DataError
 from distil.evaluation.heldout import compare
 from distil.evaluation.speed import milliseconds_a_sequence
 from distil.job import Job
-from distil.models.loading import load_masked_lm
-from distil.models.student import make_student
+from distil.models.loading import load_model
 from distil.monitor import perplexity
 
 RESULTS = "results.json"
@@ -49,10 +48,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Results:
-    """The rows of the table, taken after ``step`` steps on ``masked`` held-out positions."""
+    """The rows of the table, taken after ``step`` steps on so many held-out positions that are ``predicted``."""
 
     step: int
-    masked: int
+    predicted: int
     rows: tuple[Row, ...]
 
     def table(self) -> str:
@@ -75,7 +74,7 @@ class Results:
         """The results kept in a run's folder. Raises DataError where they cannot be read."""
         try:
             values = json.loads((folder / RESULTS).read_text())
-            return cls(values["step"], values["masked"], tuple(Row(**row) for row in values["rows"]))
+            return cls(values["step"], values["predicted"], tuple(Row(**row) for row in values["rows"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{folder / RESULTS} cannot be read ({error}); remove it to measure again") from error
 
@@ -86,10 +85,10 @@ def measure(job: Job, student: Path, step: int, dtype: torch.dtype, device: torc
     Held-out figures are in the precision of training; milliseconds are in fp32 on the same device.
     """
     recipe = job.recipe
-    base, _ = load_masked_lm(job.teacher, dtype)
-    before = make_student(base, recipe.model.student, recipe.model.student_layers, 0.0).to(dtype).eval()
-    after, _ = load_masked_lm(str(student), dtype)
-    batches = heldout_batches(job.heldout, recipe.run.heldout_tokens)
+    base, _ = job.load_teacher(dtype)
+    before = job.make_student(base).model.to(dtype).eval()
+    after, family = load_model(str(student), dtype)
+    batches = heldout_batches(job.heldout, recipe.run.heldout_tokens, causal=family.causal)
     teacher = base.to(device) if recipe.loss.needs_teacher else None
     students = {"student before": before.to(device), "student after": after.to(device)}
     figures = {
@@ -98,18 +97,18 @@ def measure(job: Job, student: Path, step: int, dtype: torch.dtype, device: torc
     last = figures["student after"]
     rows = []
     if teacher is not None:
-        rows.append(_row("teacher", teacher, last.teacher_accuracy, last.teacher_nll, 1.0, last.masked))
+        rows.append(_row("teacher", teacher, last.teacher_accuracy, last.teacher_nll, 1.0, last.predicted))
     for name, model in students.items():
         f = figures[name]
-        rows.append(_row(name, model, f.accuracy, f.nll, f.agreement if teacher is not None else None, f.masked))
-    return Results(step, last.masked, tuple(rows))
+        rows.append(_row(name, model, f.accuracy, f.nll, f.agreement if teacher is not None else None, f.predicted))
+    return Results(step, last.predicted, tuple(rows))
 
 
 def _row(
-    name: str, model: transformers.PreTrainedModel, accuracy: float, nll: float, agreement: float | None, masked: int
+    name: str, model: transformers.PreTrainedModel, accuracy: float, nll: float, agreement: float | None, predicted: int
 ) -> Row:
     milliseconds = milliseconds_a_sequence(model.float())
     parameters = sum(p.numel() for p in model.parameters())
-    if not masked:
+    if not predicted:
         return Row(name, None, None, None, parameters, milliseconds)
     return Row(name, accuracy, perplexity(nll), agreement, parameters, milliseconds)

@@ -19,8 +19,7 @@ from distil.errors import Stopped, UserError
 from distil.evaluation.heldout import Heldout
 from distil.health import Health
 from distil.job import Job
-from distil.kernels import TERMS, WEIGHTED_TERMS
-from distil.models.distiller import EVALUATION
+from distil.models.distiller import EVALUATION, TERMS, WEIGHTED_TERMS
 from distil.monitor import Monitor, peak_memory_gib, perplexity
 from distil.schedule import learning_rate
 from distil.stopping import StopRequest
@@ -39,7 +38,9 @@ class Trainer:
         self._job, self._engine, self._ranks = job, engine, ranks
         self._checkpoints, self._monitor, self._at = checkpoints, monitor, position
         self._health, self._stop, self._heartbeat = health, stop, heartbeat
-        self._heldout = heldout_batches(job.heldout, job.recipe.run.heldout_tokens)
+        self._predicts = job.shape.family.objective
+        causal = job.shape.family.causal
+        self._heldout = heldout_batches(job.heldout, job.recipe.run.heldout_tokens, causal=causal)
         self._feed = Feed(job.batcher().batch, self._numbers(), ranks.device)
         self._start_clock()
 
@@ -145,7 +146,8 @@ class Trainer:
             # Dropout, too, belongs to the micro-batch and not to the rank that happens to compute it.
             torch.manual_seed(int(generator("dropout", optimizer.seed, number).integers(2**63)))
             batch = next(self._feed).to(ranks.device)
-            terms += self._engine.micro_step(batch, divisors, weight=1.0 if place < len(numbers) else 0.0)
+            weight = 1.0 if place < len(numbers) else 0.0
+            terms += self._engine.micro_step(batch, divisors, step < job.kd_steps, weight=weight)
             self._heartbeat.moved()
         self._at = Position(step + 1, numbers.stop, self._at.tokens + counts.attended)
         return terms
@@ -166,10 +168,12 @@ class Trainer:
         eta = (job.stop_step - at.step) * seconds / (at.step - since.step)
         optimizer = job.recipe.optimizer
         values = {"loss/total": loss}
-        values |= {f"loss/{name}": raw[name] for name in weighted.keys() | {"mlm"}}
+        predicts = self._predicts  # also without weight: it is what a reader of the curves compares runs by
+        values |= {f"loss/{name}": raw[name] for name in weighted}
+        values[f"loss/{predicts}"] = raw["mlm"]  # the kernels' name for the loss of whatever the labels are
         values |= {f"loss_weighted/{name}": value for name, value in weighted.items()}
-        if job.recipe.loss.alpha_ce > 0 or job.recipe.loss.alpha_mse > 0:
-            values["teacher/mlm_loss"] = raw["teacher_mlm"]
+        if job.recipe.loss.compares_logits and at.step <= job.kd_steps:
+            values[f"teacher/{predicts}_loss"] = raw["teacher_mlm"]
         values |= {
             "optimizer/lr": learning_rate(at.step - 1, job.total_steps, optimizer.lr, optimizer.warmup_fraction),
             "optimizer/grad_norm": engine.grad_norm,
@@ -177,7 +181,7 @@ class Trainer:
             "optimizer/skipped_steps": engine.skipped_steps,
             "speed/tokens_per_second": speed,
             "speed/eta_hours": eta / 3600,
-            "data/masked_fraction": counts.masked / counts.attended,
+            "data/predicted_fraction": counts.predicted / counts.attended,
             "data/epoch": numbers.stop / job.mixture.micro_batches,
             "data/wait_fraction": (seconds_waited - waited) / seconds,
             "data/tokens": at.tokens,
@@ -196,7 +200,7 @@ class Trainer:
         sums = torch.zeros(len(EVALUATION), dtype=torch.double, device=ranks.device)
         self._add_heldout(sums)
         figures = Heldout.from_sums(ranks.sum(sums))
-        values = {"heldout/mlm_accuracy": figures.accuracy, "heldout/perplexity": perplexity(figures.nll)}
+        values = {f"heldout/{self._predicts}_accuracy": figures.accuracy, "heldout/perplexity": perplexity(figures.nll)}
         if self._job.recipe.loss.needs_teacher:
             values |= {"heldout/agreement": figures.agreement, "heldout/teacher_accuracy": figures.teacher_accuracy}
         self._monitor.scalars(values, self._at.step, self._at.tokens)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distil.data.masking import Masker
+from distil.data.masking import Masker, NextToken, Objective
 from distil.data.mixture import Mixture
 from distil.data.sampler import generator
 from distil.data.store import Store
@@ -25,14 +25,14 @@ HELDOUT_MASKING = {"fraction": 0.15, "smoothing": 0.0, "mask_share": 0.8, "keep_
 class PackedBatch:
     """B sequences of N tokens in all, end to end, of which M are to be predicted.
 
-    ``input_ids_N``, ``labels_N`` (-100 where nothing is predicted), ``masked_rows_M`` (where something is) and
+    ``input_ids_N``, ``labels_N`` (-100 where nothing is predicted), ``predicted_rows_M`` (where something is) and
     ``position_ids_N`` are int64; ``cu_seqlens_B1`` is int32, the offset at which each sequence begins, and N at the
     end; ``longest`` is the longest sequence.
     """
 
     input_ids_N: Tensor
     labels_N: Tensor
-    masked_rows_M: Tensor
+    predicted_rows_M: Tensor
     position_ids_N: Tensor
     cu_seqlens_B1: Tensor
     longest: int
@@ -57,35 +57,29 @@ class PackedBatch:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return type(self)(**{n: change(v) if isinstance(v, Tensor) else v for n, v in values.items()})
 
-    @property
-    def next_labels_N(self) -> Tensor:
-        """The token that follows each one in its sequence, -100 after the last: labels of a causal LM."""
-        shifted_N = torch.roll(self.input_ids_N, -1)
-        shifted_N[self.cu_seqlens_B1[1:].long() - 1] = IGNORED
-        return shifted_N
-
 
 class Batcher:
-    """Assembles the micro-batches of a mixture, masks included."""
+    """Assembles the micro-batches of a mixture, labels included."""
 
-    def __init__(self, mixture: Mixture, masker: Masker, seed: int) -> None:
-        self.mixture, self.masker, self.seed = mixture, masker, seed
+    def __init__(self, mixture: Mixture, objective: Objective, seed: int) -> None:
+        self.mixture, self.objective, self.seed = mixture, objective, seed
 
     def batch(self, number: int) -> PackedBatch:
-        """Micro-batch with this stream number, masked by a draw of its own."""
+        """Micro-batch with this stream number, with a draw of its own for what it is to predict."""
         ids_N, lengths_B = self.mixture.gather(number)
-        inputs_N, labels_N = self.masker.mask(ids_N, generator("masks", self.seed, number))
+        inputs_N, labels_N = self.objective.targets(ids_N, lengths_B, generator("masks", self.seed, number))
         return PackedBatch.pack(inputs_N, labels_N, lengths_B)
 
 
-def heldout_batches(stores: Sequence[Store], at_most: int) -> list[PackedBatch]:
+def heldout_batches(stores: Sequence[Store], at_most: int, *, causal: bool = False) -> list[PackedBatch]:
     """The first ``at_most`` tokens of held-out stores, an equal share of each, in fixed micro-batches, shortest first.
 
-    The masks are uniform and depend on nothing but the stores, so that figures of different recipes compare.
+    The masks are uniform and depend on nothing but the stores, so that figures of different recipes compare; of causal
+    models every next token is asked.
     """
     batches: list[PackedBatch] = []
     for store in stores:
-        masker = Masker.from_counts(store.token_counts, store.meta.special_ids, **HELDOUT_MASKING)
+        objective = NextToken() if causal else _heldout_masker(store)
         share = at_most // len(stores)
         sizes = store.sizes[: max(1, share)]  # a token each, so no more of them are needed; but for empty ones
         first = np.flatnonzero(sizes)
@@ -97,7 +91,11 @@ def heldout_batches(stores: Sequence[Store], at_most: int) -> list[PackedBatch]:
             budget = max(HELDOUT_BUDGET, store.sizes[order[start]])
             end = start + int((np.cumsum(store.sizes[order[start:]], dtype=np.int64) <= budget).sum())
             ids_N, lengths_B = store.gather(order[start:end])
-            inputs_N, labels_N = masker.mask(ids_N, generator("heldout", len(batches)))
+            inputs_N, labels_N = objective.targets(ids_N, lengths_B, generator("heldout", len(batches)))
             batches.append(PackedBatch.pack(inputs_N, labels_N, lengths_B))
             start = end
     return batches
+
+
+def _heldout_masker(store: Store) -> Masker:
+    return Masker.from_counts(store.token_counts, store.meta.special_ids, **HELDOUT_MASKING)

@@ -1,20 +1,51 @@
-"""Which tokens a masked language model must predict, and what it sees in their place.
+"""What a language model must predict of a micro-batch, and what it sees in its place.
 
-The published recipe (arXiv 1910.01108 and its training code): ceil(0.15 x real tokens) of a micro-batch are drawn
-without replacement with probability proportional to max(count, 1)^-0.7, where count is the token's frequency in the
-corpus (XLM's smoothing, arXiv 1901.07291, section 3.1), special tokens never; of those 80 % become the mask token,
-10 % stay, 10 % become a random id. Masks are drawn anew each time a sequence is seen.
+A causal model predicts the next token of every one, and sees them all. For a masked one the published recipe
+(arXiv 1910.01108 and its training code): ceil(0.15 x real tokens) of a micro-batch are drawn without replacement with
+probability proportional to max(count, 1)^-0.7, where count is the token's frequency in the corpus (XLM's smoothing,
+arXiv 1901.07291, section 3.1), special tokens never; of those 80 % become the mask token, 10 % stay, 10 % become a
+random id. Masks are drawn anew each time a sequence is seen.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from distil.errors import DataError
 from distil.kernels import IGNORED
 from distil.shares import ceil_share
+
+
+class Objective(Protocol):
+    """What is to be predicted, as a pure function of the tokens and a generator's state."""
+
+    def targets(
+        self, ids_N: np.ndarray, lengths_B: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and labels, int64 (N,), of packed sequences; labels are -100 where nothing is predicted."""
+
+    def count(self, tokens: int, sequences: int) -> int:
+        """How many labels a micro-batch of so many tokens in so many sequences has."""
+
+
+class NextToken:
+    """A causal model's: the label of each token is the one that follows it in its sequence; the last has none."""
+
+    def targets(
+        self, ids_N: np.ndarray, lengths_B: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As ``Objective`` says; nothing is drawn."""
+        inputs_N = ids_N.astype(np.int64)
+        labels_N = np.append(inputs_N[1:], IGNORED)
+        labels_N[np.cumsum(lengths_B) - 1] = IGNORED
+        return inputs_N, labels_N
+
+    def count(self, tokens: int, sequences: int) -> int:
+        """All but each sequence's last."""
+        return tokens - sequences
 
 
 @dataclass(frozen=True)
@@ -39,12 +70,22 @@ class Masker:
         weights_V[list(special_ids.values())] = 0.0
         return cls(weights_V, special_ids["mask"], fraction, mask_share, keep_share)
 
+    def targets(
+        self, ids_N: np.ndarray, lengths_B: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As ``Objective`` says; where a sequence ends does not matter."""
+        return self.mask(ids_N, rng)
+
+    def count(self, tokens: int, sequences: int) -> int:
+        """The fraction of the tokens, rounded up."""
+        return ceil_share(tokens, self.fraction)
+
     def mask(self, ids_N: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Inputs and labels, int64 (N,), for the real tokens of a micro-batch; labels are -100 where not predicted.
 
         A pure function of the ids and the generator's state.
         """
-        count = ceil_share(len(ids_N), self.fraction)
+        count = self.count(len(ids_N), 0)
         weights_N = self.weights_V[ids_N]
         if np.count_nonzero(weights_N) < count:
             raise DataError(

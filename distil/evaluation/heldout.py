@@ -1,4 +1,4 @@
-"""Held-out masked-LM figures: accuracy, perplexity and agreement with the teacher, on fixed masks."""
+"""Held-out figures: accuracy, perplexity and agreement with the teacher, of masked or next tokens, always the same."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from distil.tables import Loss
 
 @dataclass(frozen=True)
 class Heldout:
-    """Figures over ``masked`` predicted tokens; accuracies and agreement are shares, nll is in nats a token."""
+    """Figures over so many ``predicted`` tokens; accuracies and agreement are shares, nll is in nats a token."""
 
-    masked: int
+    predicted: int
     accuracy: float
     nll: float
     teacher_accuracy: float
@@ -31,9 +31,9 @@ class Heldout:
     def from_sums(cls, sums: Tensor) -> Heldout:
         """From sums in the order of EVALUATION."""
         s = dict(zip(EVALUATION, sums.tolist(), strict=True))
-        n = max(s["masked"], 1)
+        n = max(s["predicted"], 1)
         return cls(
-            int(s["masked"]), s["student_right"] / n, s["student_nll"] / n,
+            int(s["predicted"]), s["student_right"] / n, s["student_nll"] / n,
             s["teacher_right"] / n, s["teacher_nll"] / n, s["agree"] / n,
         )  # fmt: skip
 

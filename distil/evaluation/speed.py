@@ -8,6 +8,8 @@ import time
 import torch
 import transformers
 
+from distil.models.families import family_of
+
 WARM_UP = 3
 SEQUENCES = 20
 TOKENS = 128
@@ -17,7 +19,7 @@ def milliseconds_a_sequence(model: transformers.PreTrainedModel) -> float:
     """Median milliseconds for one sequence of 128 tokens at batch 1, logits included, with stock attention."""
     model.set_attn_implementation("sdpa")
     device = next(model.parameters()).device
-    tokens = min(TOKENS, model.config.max_position_embeddings)
+    tokens = min(TOKENS, family_of(model.config).longest(model.config))
     ids = torch.randint(model.config.vocab_size, (1, tokens), generator=torch.Generator().manual_seed(0)).to(device)
     seconds = []
     with torch.no_grad():

@@ -1,103 +1,69 @@
-"""Model families as data: where each keeps its parts, under names common to all.
-
-Adding a family is adding an entry to FAMILIES. ``modules`` and ``config`` map a common name to the family's own; what
-two families both name can be copied from one to the other. ``{}`` stands for the layer's number.
-"""
+"""The families, as data. Adding one is adding an entry, and its name to the tests' list."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 
 import transformers
-from torch import Tensor, nn
+from torch.nn import functional as F
 
 from distil.errors import ConfigError
-from distil.kernels import Head
+from distil.models.family import Family
+
+# What most configs call their numbers.
+_NUMBERS = {
+    "layers": "num_hidden_layers",
+    "hidden": "hidden_size",
+    "heads": "num_attention_heads",
+    "feed_forward": "intermediate_size",
+    "vocabulary": "vocab_size",
+    "positions": "max_position_embeddings",
+    "pad_id": "pad_token_id",
+    "initializer_range": "initializer_range",
+}
+_BERT_NUMBERS = {
+    **_NUMBERS,
+    "activation": "hidden_act",
+    "token_types": "type_vocab_size",
+    "norm_eps": "layer_norm_eps",
+}
+_BERT_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 
 
-@dataclass(frozen=True)
-class Family:
-    """Names of one family's parts; ``layer_norm_eps`` is set where the family's code fixes what others configure."""
-
-    name: str
-    model_type: str
-    model_class: type[transformers.PreTrainedModel]
-    config_class: type[transformers.PreTrainedConfig]
-    encoder: str
-    head_transform: tuple[str, ...]
-    decoder: str
-    modules: Mapping[str, str]
-    config: Mapping[str, str]
-    layer_norm_eps: float | None = None
-
-    def module(self, model: nn.Module, common_name: str, layer: int | None = None) -> nn.Module | None:
-        """The module a common name stands for, or None where the family has no such part."""
-        path = self.modules.get(common_name)
-        return model.get_submodule(path.format(layer)) if path else None
-
-    def hidden(self, model: nn.Module, **inputs: object) -> Tensor:
-        """Last hidden states of a packed batch, shape (N, H)."""
-        return model.get_submodule(self.encoder)(**inputs).last_hidden_state.squeeze(0)
-
-    def head(self, model: nn.Module) -> Head:
-        """The language-model head of a model of this family."""
-        steps = [model.get_submodule(path) for path in self.head_transform]
-        decoder = model.get_submodule(self.decoder)
-
-        def transform(hidden_RH: Tensor) -> Tensor:
-            for step in steps:
-                hidden_RH = step(hidden_RH)
-            return hidden_RH
-
-        return Head(transform, decoder.weight, decoder.bias)
-
-    def layers_of(self, config: transformers.PreTrainedConfig) -> int:
-        """Number of layers a config of this family asks for."""
-        return getattr(config, self.config["layers"])
+def _bert_modules(encoder: str) -> dict[str, str]:
+    """Embeddings and layers of an encoder written after BERT's."""
+    embeddings, layer = f"{encoder}.embeddings.", encoder + ".encoder.layer.{}."
+    return {
+        "word_embeddings": embeddings + "word_embeddings",
+        "position_embeddings": embeddings + "position_embeddings",
+        "token_type_embeddings": embeddings + "token_type_embeddings",
+        "embeddings_norm": embeddings + "LayerNorm",
+        "layer.query": layer + "attention.self.query",
+        "layer.key": layer + "attention.self.key",
+        "layer.value": layer + "attention.self.value",
+        "layer.attention_output": layer + "attention.output.dense",
+        "layer.attention_norm": layer + "attention.output.LayerNorm",
+        "layer.feed_forward_in": layer + "intermediate.dense",
+        "layer.feed_forward_out": layer + "output.dense",
+        "layer.output_norm": layer + "output.LayerNorm",
+    }
 
 
-_BERT_LAYER = "bert.encoder.layer.{}."
 BERT = Family(
     name="bert",
     model_type="bert",
     model_class=transformers.BertForMaskedLM,
-    config_class=transformers.BertConfig,
     encoder="bert",
     head_transform=("cls.predictions.transform",),
     decoder="cls.predictions.decoder",
     modules={
-        "word_embeddings": "bert.embeddings.word_embeddings",
-        "position_embeddings": "bert.embeddings.position_embeddings",
-        "token_type_embeddings": "bert.embeddings.token_type_embeddings",
-        "embeddings_norm": "bert.embeddings.LayerNorm",
-        "layer.query": _BERT_LAYER + "attention.self.query",
-        "layer.key": _BERT_LAYER + "attention.self.key",
-        "layer.value": _BERT_LAYER + "attention.self.value",
-        "layer.attention_output": _BERT_LAYER + "attention.output.dense",
-        "layer.attention_norm": _BERT_LAYER + "attention.output.LayerNorm",
-        "layer.feed_forward_in": _BERT_LAYER + "intermediate.dense",
-        "layer.feed_forward_out": _BERT_LAYER + "output.dense",
-        "layer.output_norm": _BERT_LAYER + "output.LayerNorm",
+        **_bert_modules("bert"),
         "head.dense": "cls.predictions.transform.dense",
         "head.norm": "cls.predictions.transform.LayerNorm",
         "head.decoder": "cls.predictions.decoder",
     },
-    config={
-        "layers": "num_hidden_layers",
-        "hidden": "hidden_size",
-        "heads": "num_attention_heads",
-        "feed_forward": "intermediate_size",
-        "activation": "hidden_act",
-        "vocabulary": "vocab_size",
-        "positions": "max_position_embeddings",
-        "hidden_dropout": "hidden_dropout_prob",
-        "attention_dropout": "attention_probs_dropout_prob",
-        "pad_id": "pad_token_id",
-        "initializer_range": "initializer_range",
-        "token_types": "type_vocab_size",
-        "norm_eps": "layer_norm_eps",
-    },
+    config=_BERT_NUMBERS,
+    dropouts=_BERT_DROPOUTS,
 )
 
 _DISTILBERT_LAYER = "distilbert.transformer.layer.{}."
@@ -105,7 +71,6 @@ DISTILBERT = Family(
     name="distilbert",
     model_type="distilbert",
     model_class=transformers.DistilBertForMaskedLM,
-    config_class=transformers.DistilBertConfig,
     encoder="distilbert",
     head_transform=("vocab_transform", "activation", "vocab_layer_norm"),
     decoder="vocab_projector",
@@ -126,27 +91,147 @@ DISTILBERT = Family(
         "head.decoder": "vocab_projector",
     },
     config={
+        **_NUMBERS,
         "layers": "n_layers",
         "hidden": "dim",
         "heads": "n_heads",
         "feed_forward": "hidden_dim",
         "activation": "activation",
-        "vocabulary": "vocab_size",
-        "positions": "max_position_embeddings",
-        "hidden_dropout": "dropout",
-        "attention_dropout": "attention_dropout",
-        "pad_id": "pad_token_id",
-        "initializer_range": "initializer_range",
     },
+    dropouts=("dropout", "attention_dropout"),
     layer_norm_eps=1e-12,
 )
 
-FAMILIES = {family.name: family for family in (BERT, DISTILBERT)}
+ROBERTA = Family(
+    name="roberta",
+    model_type="roberta",
+    model_class=transformers.RobertaForMaskedLM,
+    encoder="roberta",
+    head_transform=("lm_head.dense", F.gelu, "lm_head.layer_norm"),
+    decoder="lm_head.decoder",
+    modules={
+        **_bert_modules("roberta"),
+        "head.dense": "lm_head.dense",
+        "head.norm": "lm_head.layer_norm",
+        "head.decoder": "lm_head.decoder",
+    },
+    config=_BERT_NUMBERS,
+    dropouts=_BERT_DROPOUTS,
+    positions_after_pad=True,
+)
+
+XLM_ROBERTA = replace(
+    ROBERTA, name="xlm-roberta", model_type="xlm-roberta", model_class=transformers.XLMRobertaForMaskedLM
+)
+
+_ALBERT_LAYER = "albert.encoder.albert_layer_groups.0.albert_layers.0."  # all layers are this one
+ALBERT = Family(
+    name="albert",
+    model_type="albert",
+    model_class=transformers.AlbertForMaskedLM,
+    encoder="albert",
+    head_transform=("predictions.dense", "predictions.activation", "predictions.LayerNorm"),
+    decoder="predictions.decoder",
+    modules={
+        "word_embeddings": "albert.embeddings.word_embeddings",
+        "position_embeddings": "albert.embeddings.position_embeddings",
+        "token_type_embeddings": "albert.embeddings.token_type_embeddings",
+        "embeddings_norm": "albert.embeddings.LayerNorm",
+        "embeddings_out": "albert.encoder.embedding_hidden_mapping_in",
+        "layer.query": _ALBERT_LAYER + "attention.query",
+        "layer.key": _ALBERT_LAYER + "attention.key",
+        "layer.value": _ALBERT_LAYER + "attention.value",
+        "layer.attention_output": _ALBERT_LAYER + "attention.dense",
+        "layer.attention_norm": _ALBERT_LAYER + "attention.LayerNorm",
+        "layer.feed_forward_in": _ALBERT_LAYER + "ffn",
+        "layer.feed_forward_out": _ALBERT_LAYER + "ffn_output",
+        "layer.output_norm": _ALBERT_LAYER + "full_layer_layer_norm",
+        "head.dense": "predictions.dense",
+        "head.norm": "predictions.LayerNorm",
+        "head.decoder": "predictions.decoder",
+    },
+    config=_BERT_NUMBERS,
+    dropouts=_BERT_DROPOUTS,
+    requires={"num_hidden_groups": 1, "inner_group_num": 1},
+)
+
+MODERNBERT = Family(
+    name="modernbert",
+    model_type="modernbert",
+    model_class=transformers.ModernBertForMaskedLM,
+    encoder="model",
+    head_transform=("head",),
+    decoder="decoder",
+    modules={
+        "word_embeddings": "model.embeddings.tok_embeddings",
+        "embeddings_norm": "model.embeddings.norm",
+        "layer.input_norm": "model.layers.{}.attn_norm",
+        "layer.query_key_value": "model.layers.{}.attn.Wqkv",
+        "layer.attention_output": "model.layers.{}.attn.Wo",
+        "layer.middle_norm": "model.layers.{}.mlp_norm",
+        "layer.feed_forward_in": "model.layers.{}.mlp.Wi",
+        "layer.feed_forward_out": "model.layers.{}.mlp.Wo",
+        "last_norm": "model.final_norm",
+        "head.dense": "head.dense",
+        "head.norm": "head.norm",
+        "head.decoder": "decoder",
+    },
+    config={**_NUMBERS, "activation": "hidden_activation", "norm_eps": "norm_eps"},
+    dropouts=("attention_dropout", "embedding_dropout", "mlp_dropout"),
+    stacked={"layer.query_key_value": 3, "layer.feed_forward_in": 2},  # the second half of the latter gates the first
+    per_layer=("layer_types",),  # which layers look around themselves only
+)
+
+GPT2 = Family(
+    name="gpt2",
+    model_type="gpt2",
+    model_class=transformers.GPT2LMHeadModel,
+    encoder="transformer",
+    head_transform=(),
+    decoder="lm_head",
+    modules={
+        "word_embeddings": "transformer.wte",
+        "position_embeddings": "transformer.wpe",
+        "layer.input_norm": "transformer.h.{}.ln_1",
+        "layer.query_key_value": "transformer.h.{}.attn.c_attn",
+        "layer.attention_output": "transformer.h.{}.attn.c_proj",
+        "layer.middle_norm": "transformer.h.{}.ln_2",
+        "layer.feed_forward_in": "transformer.h.{}.mlp.c_fc",
+        "layer.feed_forward_out": "transformer.h.{}.mlp.c_proj",
+        "last_norm": "transformer.ln_f",
+        "head.decoder": "lm_head",
+    },
+    config={
+        **_NUMBERS,
+        "layers": "n_layer",
+        "hidden": "n_embd",
+        "heads": "n_head",
+        "feed_forward": "n_inner",
+        "positions": "n_positions",
+        "activation": "activation_function",
+        "norm_eps": "layer_norm_epsilon",
+    },
+    dropouts=("resid_pdrop", "embd_pdrop", "attn_pdrop"),
+    stacked={"layer.query_key_value": 3},
+    causal=True,
+    requires={"scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False},
+)
+
+FAMILIES = {family.name: family for family in (BERT, DISTILBERT, ROBERTA, XLM_ROBERTA, ALBERT, MODERNBERT, GPT2)}
 
 
 def family_of(config: transformers.PreTrainedConfig) -> Family:
-    """The family of a model with this config; ConfigError where there is none."""
+    """The family of a model with this config.
+
+    Raises ConfigError where there is none, or where the model's layers are not each other's like.
+    """
     for family in FAMILIES.values():
-        if family.model_type == config.model_type:
+        if config.model_type == family.model_type:
+            for name, value in family.requires.items():
+                if getattr(config, name) != value:
+                    raise ConfigError(
+                        f"a {family.name} with {name} {getattr(config, name)} cannot give layers to a student, "
+                        f"only one with {value}"
+                    )
             return family
     raise ConfigError(f"no family for models of type {config.model_type}; there are: {', '.join(FAMILIES)}")

@@ -10,7 +10,8 @@ import transformers
 
 from distil.errors import ConfigError, DataError, one_line
 from distil.hub import pinned
-from distil.models.families import Family, family_of
+from distil.models.families import family_of
+from distil.models.family import Family
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
@@ -40,7 +41,7 @@ def weights_fingerprint(name_or_dir: str, config: transformers.PreTrainedConfig)
     return digest.hexdigest()
 
 
-def load_masked_lm(name_or_dir: str, dtype: torch.dtype) -> tuple[transformers.PreTrainedModel, Family]:
+def load_model(name_or_dir: str, dtype: torch.dtype) -> tuple[transformers.PreTrainedModel, Family]:
     """A model with its language-model head, in eval mode and without gradients, and its family.
 
     Raises DataError for a folder without weights or a checkpoint that lacks the head, ConfigError for a model of no
@@ -59,7 +60,7 @@ def load_masked_lm(name_or_dir: str, dtype: torch.dtype) -> tuple[transformers.P
     if info["missing_keys"] or info["mismatched_keys"]:
         missing = sorted(info["missing_keys"]) or sorted(key for key, *_ in info["mismatched_keys"])
         raise DataError(
-            f"model {name_or_dir} lacks {len(missing)} tensors of a {family.name} with its masked-LM head, such as "
+            f"model {name_or_dir} lacks {len(missing)} tensors of a {family.name} with its head, such as "
             f"{missing[0]}; fit a head first, as the recipe quickstart-teacher does"
         )
     return model.eval().requires_grad_(False), family

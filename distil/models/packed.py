@@ -32,8 +32,20 @@ class Padding:
         )
         self.slot_N = row_N * longest + position_ids_N
         self.full = len(position_ids_N) == self.rows * longest
-        places_L = torch.arange(longest, device=starts_B.device)
-        self.mask_B11L = None if self.full else (places_L < lengths_B[:, None])[:, None, None, :]
+        self._lengths_B = lengths_B
+        self._masks: dict[int | None, Tensor | None] = {}  # by window
+
+    def mask(self, window: int | None) -> Tensor | None:
+        """Where a query may look, bool (B, 1, 1 or L, L), at most ``window`` away; None: everywhere."""
+        if window not in self._masks:
+            places_L = torch.arange(self.longest, device=self._lengths_B.device)
+            mask = None if self.full else (places_L < self._lengths_B[:, None])[:, None, None, :]
+            if window is not None and window < self.longest - 1:
+                near_LL = (places_L[:, None] - places_L).abs() <= window
+                # A query in the padding has all its keys there, too: it must see something, or it would be NaN.
+                mask = near_LL if mask is None else near_LL & (mask | ~mask.transpose(2, 3))
+            self._masks[window] = mask
+        return self._masks[window]
 
     def pad(self, x_1ANd: Tensor) -> Tensor:
         """(1, A, N, d) to (B, A, L, d), zeros where there is no token."""
@@ -50,16 +62,27 @@ class Padding:
 
 def packed_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *,
-    padding: Padding, scaling: float | None = None, dropout: float = 0.0, **_: object,
+    padding: Padding, scaling: float | None = None, dropout: float = 0.0, sliding_window: int | None = None,
+    **_: object,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """Bidirectional attention within each packed sequence; inputs (1, A, N, d), output (1, N, A, d)."""
+    """Attention within each packed sequence; inputs (1, A, N, d), output (1, N, A, d).
+
+    Without a look ahead where the module is causal. ``sliding_window`` is 1 more than the distance at which a token is
+    still seen, as ModernBERT passes it.
+    """
+    causal = getattr(module, "is_causal", False)
+    window = None if sliding_window is None else sliding_window - 1
     if dropout == 0 and _has_varlen_kernel(query):
         q, k, v = (x.squeeze(0).transpose(0, 1).contiguous() for x in (query, key, value))
         ends, longest = padding.cu_seqlens_B1, padding.longest
-        return varlen_attn(q, k, v, ends, ends, longest, longest, scale=scaling).unsqueeze(0), None
+        reach = -1 if window is None else window
+        sides = (reach, 0 if causal else reach)
+        return varlen_attn(q, k, v, ends, ends, longest, longest, scale=scaling, window_size=sides).unsqueeze(0), None
+    assert window is None or not causal, "no family of ours has causal layers with a window"
     out = F.scaled_dot_product_attention(
         padding.pad(query), padding.pad(key), padding.pad(value),
-        attn_mask=padding.mask_B11L, dropout_p=dropout, scale=scaling,
+        # Padding follows the tokens, so no causal query of a token ever sees it.
+        attn_mask=None if causal else padding.mask(window), is_causal=causal, dropout_p=dropout, scale=scaling,
     )  # fmt: skip
     return padding.unpad(out), None
 

@@ -1,80 +1,148 @@
-"""The student: its shape taken from the teacher's config, its initial weights from the teacher's layers."""
+"""The student's initial weights: its teacher's layers, cut to size where it is smaller, or random ones."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from distil.errors import ConfigError
-from distil.models.families import FAMILIES, Family, family_of
+from distil.models.families import family_of
+from distil.models.family import Family
+from distil.models.shape import Shape, student_config
+from distil.tables import RANDOM
+
+# Projections to and from attention heads: their features are heads of so many dimensions.
+_TO_HEADS = ("layer.query", "layer.key", "layer.value", "layer.query_key_value")
+_FROM_HEADS = ("layer.attention_output",)
+Axes = list[tuple[int, ...]]  # of each dimension of a tensor, the sizes of the blocks in blocks that it is
 
 
-def student_config(
-    teacher: transformers.PreTrainedConfig, family: str, layers: Sequence[int], dropout: float
-) -> transformers.PreTrainedConfig:
-    """Config of a student of ``family`` with one layer for each teacher layer named in ``layers``.
+class Student(NamedTuple):
+    """A student in fp32, and the common names of its parts that were cut to size, or are random."""
 
-    Raises ConfigError for an unknown family, a layer the teacher does not have, or a teacher whose LayerNorm epsilon
-    the family's code cannot take over.
+    model: transformers.PreTrainedModel
+    cut: tuple[str, ...]
+    random: tuple[str, ...]
+
+
+def make_student(teacher: transformers.PreTrainedModel, shape: Shape, initial_weights: str, seed: int) -> Student:
+    """A student of ``shape``; layer i of it starts as layer ``shape.layers[i]`` of the teacher.
+
+    Embeddings and the whole language-model head are taken over, too. Where the student is smaller, it gets the first
+    rows and columns of each matrix: the first heads of an attention, the first dimensions of each head. Where it is
+    larger, and everywhere if ``initial_weights`` is "random", weights are those of a new model, drawn from ``seed``.
+    Where the student has no token-type embedding, the teacher's first one is added to every position, so that a
+    full-depth copy computes the teacher's function; where only the student has them, they start at 0.
+    Raises ConfigError for a teacher whose decoder is not tied to its embeddings, since the student's is, and for layers
+    that cannot stand where they are to.
     """
-    if family not in FAMILIES:
-        raise ConfigError(f"student {family}: no such family; there are: {', '.join(FAMILIES)}")
-    source, target = family_of(teacher), FAMILIES[family]
-    depth = source.layers_of(teacher)
-    for layer in layers:
-        if not 0 <= layer < depth:
-            raise ConfigError(
-                f"student_layers: layer {layer} is out of range: the teacher has {depth} layers, 0 to {depth - 1}"
-            )
-    eps = getattr(teacher, source.config.get("norm_eps", ""), source.layer_norm_eps)
-    if target.layer_norm_eps is not None and eps != target.layer_norm_eps:
-        raise ConfigError(f"a {family} student has LayerNorm epsilon {target.layer_norm_eps:g}, the teacher {eps:g}")
-    shared = target.config.keys() & source.config.keys()
-    values = {target.config[name]: getattr(teacher, source.config[name]) for name in shared}
-    values |= {target.config["layers"]: len(layers)}
-    values |= {target.config["hidden_dropout"]: dropout, target.config["attention_dropout"]: dropout}
-    return target.config_class(**values, tie_word_embeddings=True)
-
-
-def make_student(
-    teacher: transformers.PreTrainedModel, family: str, layers: Sequence[int], dropout: float
-) -> transformers.PreTrainedModel:
-    """A student in fp32 whose every tensor comes from the teacher.
-
-    Raises ConfigError for a teacher whose decoder is not tied to its embeddings: the student's is. Layer i of
-    the student starts as layer ``layers[i]`` of the teacher; embeddings, their LayerNorm and the whole language-model
-    head are copied. Where the student has no token-type embedding, the teacher's first one is added to every position,
-    so that a full-depth copy computes the teacher's function; where only the student has them, they start at 0.
-    """
-    config = student_config(teacher.config, family, layers, dropout)
-    source, target = family_of(teacher.config), FAMILIES[family]
+    source, target = family_of(teacher.config), shape.family
     if source.module(teacher, "head.decoder").weight is not source.module(teacher, "word_embeddings").weight:
         raise ConfigError("the teacher's decoder is not tied to its embeddings, as the student's would be")
-    student = target.model_class(config)
+    config = student_config(teacher.config, shape)
+    try:
+        family_of(config)
+        student = _new(target, config, seed)
+    except ValueError as error:
+        raise ConfigError(f"a {target.name} of this shape cannot be made: {error}") from error
+    if initial_weights == RANDOM:
+        return Student(student, (), tuple(target.modules))
+    cut, random = [], []
     with torch.no_grad():
-        for name in (name for name in target.modules if name in source.modules):
-            pairs = enumerate(layers) if name.startswith("layer.") else [(None, None)]
-            for own, other in pairs:
-                _copy(source.module(teacher, name, other), target.module(student, name, own))
-        _fold_token_types(teacher, source, student, target)
+        for name in target.modules:
+            if name not in source.modules:
+                random.append(name)
+                continue
+            layers = enumerate(shape.layers) if name.startswith("layer.") else [(None, None)]
+            for own, other in layers:
+                theirs, ours = source.module(teacher, name, other), target.module(student, name, own)
+                _check_alike(name, theirs, ours, own, other)
+                fates = {_take(name, key, (source, teacher, theirs), (target, student, ours)) for key in _keys(ours)}
+            cut += [name] if "cut" in fates else []
+            random += [name] if "random" in fates else []
+        _settle_token_types(teacher, source, student, target, random)
     student.tie_weights()
-    return student.float()
+    return Student(student, tuple(cut), tuple(random))
 
 
-def _copy(source: nn.Module, target: nn.Module) -> None:
-    target.load_state_dict({name: tensor.float() for name, tensor in source.state_dict().items()})
+def _new(family: Family, config: transformers.PreTrainedConfig, seed: int) -> transformers.PreTrainedModel:
+    """A new model, the same on every rank, whatever has been drawn before."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return family.model_class(config).float()
 
 
-def _fold_token_types(teacher: nn.Module, source: Family, student: nn.Module, target: Family) -> None:
+def _keys(module: nn.Module) -> list[str]:
+    return list(module.state_dict())
+
+
+def _check_alike(name: str, theirs: nn.Module, ours: nn.Module, own: int | None, other: int | None) -> None:
+    if _keys(theirs) != _keys(ours):
+        where = (
+            f"layer {own} of the student cannot start as layer {other}" if own is not None else "it cannot be copied"
+        )
+        raise ConfigError(
+            f"{name.removeprefix('layer.')}: {where}: they are not built alike; choose other student_layers"
+        )
+
+
+Holder = tuple[Family, nn.Module, nn.Module]
+
+
+def _take(name: str, key: str, source: Holder, target: Holder) -> str:
+    """Copy one tensor, cut to size; returns "whole", "cut", or "random" where the student's is left as it is."""
+    theirs, ours = source[2].state_dict()[key].float(), target[2].state_dict()[key]
+    if name == "position_embeddings":
+        theirs, ours = _same_positions(theirs, ours, source, target)
+    have, want = _axes(name, theirs, *source), _axes(name, ours, *target)
+    if any(len(a) != len(b) or any(m > n for m, n in zip(b, a, strict=True)) for a, b in zip(have, want, strict=True)):
+        return "random"
+    flat_have, flat_want = [n for axis in have for n in axis], [n for axis in want for n in axis]
+    ours.copy_(theirs.reshape(flat_have)[tuple(slice(n) for n in flat_want)].reshape(ours.shape))
+    return "whole" if have == want else "cut"
+
+
+def _same_positions(theirs: Tensor, ours: Tensor, source: Holder, target: Holder) -> tuple[Tensor, Tensor]:
+    """Rows of two position tables that stand for the same positions."""
+    first = [family.first_position(model.config) for family, model, _ in (source, target)]
+    if first[0] == first[1]:
+        return theirs, ours
+    return theirs[first[0] :], ours[first[1] :]
+
+
+def _axes(name: str, tensor: Tensor, family: Family, model: nn.Module, module: nn.Module) -> Axes:
+    """How the dimensions of a tensor are made up: an output may be several blocks, or heads of some dimensions each."""
+    stack, heads = family.stacked.get(name, 1), family.number(model.config, "heads")
+
+    def outputs(size: int) -> tuple[int, ...]:
+        return (stack, heads, size // (stack * heads)) if name in _TO_HEADS else (stack, size // stack)
+
+    def inputs(size: int) -> tuple[int, ...]:
+        return (heads, size // heads) if name in _FROM_HEADS else (size,)
+
+    if tensor.dim() == 1:
+        return [outputs(len(tensor))]
+    rows, columns = tensor.shape
+    if isinstance(module, Conv1D):  # GPT-2 keeps its matrices the other way round
+        return [inputs(rows), outputs(columns)]
+    return [outputs(rows), inputs(columns)]
+
+
+def _settle_token_types(
+    teacher: nn.Module, source: Family, student: nn.Module, target: Family, random: list[str]
+) -> None:
     theirs = source.module(teacher, "token_type_embeddings")
     ours = target.module(student, "token_type_embeddings")
-    if theirs is not None and ours is None:
-        target.module(student, "position_embeddings").weight += theirs.weight[0].float()
+    positions = target.module(student, "position_embeddings")
+    if theirs is not None and ours is None and positions is not None and "position_embeddings" not in random:
+        positions.weight += theirs.weight[0, : positions.weight.shape[1]].float()
     elif theirs is None and ours is not None:
         ours.weight.zero_()
+        random.remove("token_type_embeddings")
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict]:

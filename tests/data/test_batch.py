@@ -66,8 +66,8 @@ def test_positions_and_boundaries(lengths, bounds, positions):
 @pytest.mark.parametrize("labels", [[-100, 7, -100, 0, 9], [-100] * 5, [1, 2, 3, 4, 5]])
 def test_rows_to_be_predicted(labels):
     batch = PackedBatch.pack(np.arange(5), np.array(labels), np.array([2, 3], dtype=np.int32))
-    assert batch.masked_rows_M.tolist() == [i for i, label in enumerate(labels) if label != -100]
-    assert batch.masked_rows_M.dtype == torch.int64 and batch.labels_N.tolist() == labels
+    assert batch.predicted_rows_M.tolist() == [i for i, label in enumerate(labels) if label != -100]
+    assert batch.predicted_rows_M.dtype == torch.int64 and batch.labels_N.tolist() == labels
 
 
 @pytest.mark.parametrize(

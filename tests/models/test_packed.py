@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from tiny import ATTENTION_DROPOUT, VOCAB, config, tiny
 from torch import nn
 
 from distil.data.batch import PackedBatch
@@ -17,31 +18,13 @@ from distil.models.packed import Padding, packed_attention, packed_inputs, use_p
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-VOCAB, PAD = 97, 0
 LENGTHS = {
     "ragged": [5, 1, 17, 9], "equal": [8, 8, 8], "single": [13], "one token": [1], "ones": [1, 1, 1],
-    "a one last": [4, 1],
+    "a one last": [4, 1], "all positions": [40, 3],
 }  # fmt: skip
 every_length = pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
-every_family = pytest.mark.parametrize("family", ["bert", "distilbert"])
-
-
-def tiny(family: str, seed: int = 0, **changes) -> transformers.PreTrainedModel:
-    """A small model with every parameter random."""
-    if family == "bert":
-        shape = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48)
-        shape |= dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, max_position_embeddings=40)
-        model = transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=VOCAB, **(shape | changes)))
-    else:
-        shape = dict(dim=32, n_layers=3, n_heads=4, hidden_dim=48, dropout=0.0, attention_dropout=0.0)
-        shape |= dict(max_position_embeddings=40)
-        model = transformers.DistilBertForMaskedLM(transformers.DistilBertConfig(vocab_size=VOCAB, **(shape | changes)))
-    draw = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            near_one = "LayerNorm.weight" in name or "layer_norm.weight" in name
-            parameter.copy_(torch.randn(parameter.shape, generator=draw) * 0.2 + near_one)
-    return model.eval()
+every_family = pytest.mark.parametrize("family", FAMILIES)
+both_ways = pytest.mark.parametrize("family", [name for name, family in FAMILIES.items() if not family.causal])
 
 
 def batch_of(lengths: list[int], seed: int = 0) -> PackedBatch:
@@ -62,7 +45,8 @@ def padded_logits(model: transformers.PreTrainedModel, batch: PackedBatch) -> to
     model.set_attn_implementation("eager")
     bounds = batch.cu_seqlens_B1.tolist()
     rows = [batch.input_ids_N[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
-    ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
+    pad = model.config.pad_token_id or 0
+    ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)
     mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
     logits = model(input_ids=ids, attention_mask=mask).logits
     return logits[mask.bool()]
@@ -108,7 +92,7 @@ def test_sequences_do_not_see_each_other(family):
     assert ((before[~others] - after[~others]).abs().amax(1) > 1e-3).all()
 
 
-@every_family
+@both_ways
 def test_within_a_sequence_all_tokens_see_all(family):
     model, batch = tiny(family), batch_of([6, 4])
     changed_ids = batch.input_ids_N.clone()
@@ -117,6 +101,54 @@ def test_within_a_sequence_all_tokens_see_all(family):
     with torch.no_grad():
         moved = (packed_logits(model, batch) - packed_logits(model, changed)).abs().amax(1)
     assert (moved[:6] > 1e-4).all() and (moved[6:] == 0).all()
+
+
+def test_a_causal_model_sees_the_past_alone():
+    model, batch = tiny("gpt2"), batch_of([6, 4])
+    changed_ids = batch.input_ids_N.clone()
+    changed_ids[3] = (changed_ids[3] + 31) % VOCAB
+    with torch.no_grad():
+        before, after = packed_logits(model, batch), packed_logits(model, replace(batch, input_ids_N=changed_ids))
+    moved = (before - after).abs().amax(1)
+    assert (moved[3:6] > 1e-4).all() and (moved[:3] == 0).all() and (moved[6:] == 0).all()
+
+
+def test_a_local_layer_sees_its_window_alone():
+    # One layer that looks 3 tokens to each side: a change reaches these and no other.
+    model, batch = tiny("modernbert", num_hidden_layers=1, layer_types=["sliding_attention"]), batch_of([20, 9])
+    changed_ids = batch.input_ids_N.clone()
+    changed_ids[10] = (changed_ids[10] + 31) % VOCAB
+    with torch.no_grad():
+        before, after = packed_logits(model, batch), packed_logits(model, replace(batch, input_ids_N=changed_ids))
+    moved = (before - after).abs().amax(1) > 0
+    assert moved.nonzero().flatten().tolist() == list(range(7, 14))
+
+
+def test_a_window_as_wide_as_the_sequence_is_none():
+    batch = batch_of([7, 4])
+    padding = packed_inputs(batch)["padding"]
+    assert torch.equal(padding.mask(6), padding.mask(None)) and not torch.equal(padding.mask(5), padding.mask(None))
+
+
+@every_family
+def test_states_end_with_what_the_head_gets(family):
+    model, batch = tiny(family), batch_of([6, 4])
+    use_packed_attention(model)
+    with torch.no_grad():
+        states = FAMILIES[family].states(model, **packed_inputs(batch))
+        assert torch.equal(states[-1], FAMILIES[family].hidden(model, **packed_inputs(batch)))
+        model.set_attn_implementation("eager")
+        alone = model(batch.input_ids_N[None, :6], output_hidden_states=True).hidden_states
+    assert len(states) == len(alone) - 1 == FAMILIES[family].number(model.config, "layers")
+    for found, wanted in zip(states, alone[1:], strict=True):
+        torch.testing.assert_close(found[:6], wanted[0], rtol=2**-14, atol=2**-14)  # as for logits, states of size 1
+
+
+@pytest.mark.parametrize("family", ["roberta", "xlm-roberta"])
+def test_positions_are_counted_from_the_pad_id(family):
+    shape = config(family)
+    assert FAMILIES[family].first_position(shape) == shape.pad_token_id + 1
+    assert FAMILIES[family].longest(shape) == 40
 
 
 @every_family
@@ -147,7 +179,7 @@ def test_bf16_runs(family, lengths):
 
 @every_family
 def test_attention_dropout_acts_in_training_alone(family):
-    name = "attention_probs_dropout_prob" if family == "bert" else "attention_dropout"
+    name = ATTENTION_DROPOUT.get(family, "attention_probs_dropout_prob")
     model, batch = tiny(family, **{name: 0.5}), batch_of([9, 4])
     with torch.no_grad():
         evaluated = [packed_logits(model, batch) for _ in range(2)]
@@ -162,7 +194,7 @@ def test_inputs_are_shared_between_models():
     # Teacher and student run on one set of inputs: the first must leave it as it was.
     batch = batch_of([5, 2])
     inputs = packed_inputs(batch)
-    models = {name: tiny(name) for name in ("bert", "distilbert")}
+    models = {name: tiny(name) for name in FAMILIES}
     for model in models.values():
         use_packed_attention(model)
     with torch.no_grad():

@@ -5,10 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 import transformers
+from tiny import LAYERS as DEPTH
+from tiny import VOCAB, config, randomised, tiny
 from torch import nn
 
 from distil.errors import ConfigError
-from distil.models.student import decay_groups, make_student, student_config
+from distil.models.families import FAMILIES, family_of
+from distil.models.shape import shape_of, spread
+from distil.models.shape import student_config as config_of_shape
+from distil.models.student import decay_groups
+from distil.models.student import make_student as student_of_shape
+from distil.tables import Model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -33,14 +40,18 @@ REST = {
 }
 
 
-def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
-    """The model with every parameter random, LayerNorms and biases included: as made, many are 0 or 1 alike."""
-    draw = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            near_one = "LayerNorm.weight" in name or "layer_norm.weight" in name
-            parameter.copy_(torch.randn(parameter.shape, generator=draw) * 0.3 + near_one)
-    return model.eval()
+def wanted_model(family: str, layers, dropout: float, **more) -> Model:
+    return Model(teacher="", student=family, student_layers=tuple(layers), dropout=dropout, **more)
+
+
+def student_config(teacher, family, layers, dropout, **more):
+    return config_of_shape(teacher, shape_of(teacher, wanted_model(family, layers, dropout, **more)))
+
+
+def make_student(teacher, family, layers, dropout, **more):
+    return student_of_shape(
+        teacher, shape_of(teacher.config, wanted_model(family, layers, dropout, **more)), "teacher", 0
+    ).model
 
 
 def bert_config(**changes) -> transformers.BertConfig:
@@ -54,7 +65,7 @@ def bert_config(**changes) -> transformers.BertConfig:
 
 @pytest.fixture(scope="module")
 def teacher() -> transformers.BertForMaskedLM:
-    return randomised(transformers.BertForMaskedLM(bert_config()))
+    return randomised(transformers.BertForMaskedLM(bert_config()), scale=0.3)
 
 
 def pairs_of(family: str) -> dict[str, str]:
@@ -95,10 +106,11 @@ def test_nothing_of_the_random_start_is_left(teacher, family):
     assert all(torch.equal(students[0][name], students[1][name]) for name in students[0])
 
 
-@pytest.mark.parametrize("family", ["distilbert", "bert"])
-def test_a_full_depth_copy_computes_the_teachers_logits(teacher, family):
-    student = make_student(teacher, family, range(6), 0.0).eval()
-    ids = torch.randint(97, (3, 40), generator=torch.Generator().manual_seed(1))  # all positions
+@pytest.mark.parametrize(("source", "family"), [*((name, "same") for name in FAMILIES), ("bert", "distilbert")])
+def test_a_full_depth_copy_computes_the_teachers_logits(source, family):
+    teacher = tiny(source)
+    student = make_student(teacher, family, (), 0.0).eval()
+    ids = torch.randint(5, VOCAB, (3, 40), generator=torch.Generator().manual_seed(1))  # all positions
     with torch.no_grad():
         wanted, found = teacher(ids).logits, student(ids).logits
     # The same function; only the order of adding three embeddings differs, a rounding of 2^-24 that six layers carry
@@ -201,7 +213,8 @@ def test_dropout_reaches_the_modules(teacher):
         ({}, "distilbert", (0, 6), "layer 6 is out of range: the teacher has 6 layers, 0 to 5"),
         ({}, "distilbert", (-1,), "layer -1 is out of range"),
         ({"num_hidden_layers": 2}, "bert", (0, 2), "the teacher has 2 layers, 0 to 1"),
-        ({}, "gpt2", (0,), "student gpt2: no such family; there are: bert, distilbert"),
+        ({}, "gpt2", (0,), "student gpt2: it predicts the next token, the teacher, a bert, masked tokens"),
+        ({}, "distilbrt", (0,), "student distilbrt: no such family (did you mean distilbert?); there are: bert, "),
         ({"layer_norm_eps": 1e-5}, "distilbert", (0,), "LayerNorm epsilon 1e-12, the teacher 1e-05"),
     ],
 )
@@ -212,8 +225,8 @@ def test_what_cannot_be_made_is_refused(changes, family, layers, said):
 
 
 def test_a_teacher_of_no_known_family_is_refused():
-    with pytest.raises(ConfigError, match="type roberta"):
-        student_config(transformers.RobertaConfig(), "distilbert", (0,), 0.1)
+    with pytest.raises(ConfigError, match="type electra; there are: bert, "):
+        student_config(transformers.ElectraConfig(), "distilbert", (0,), 0.1)
 
 
 # --- optimiser groups ----------------------------------------------------------------------------------------------
@@ -253,3 +266,140 @@ def test_a_bert_student_of_a_distilbert_computes_its_function():
     ids = torch.arange(5, 40)[None]
     # The same operations on the same numbers, but for adding a token-type row of zeros.
     torch.testing.assert_close(student(ids).logits, teacher(ids).logits, rtol=1e-6, atol=1e-6)
+
+
+# --- other shapes --------------------------------------------------------------------------------------------------
+
+
+def test_six_of_twelve_layers_are_the_published_ones():
+    assert spread(6, 12) == (0, 2, 4, 7, 9, 11)
+
+
+def test_an_even_spread_has_first_and_last_and_even_steps():
+    for of in range(1, 40):
+        for depth in range(2, of + 1):
+            layers = spread(depth, of)
+            steps = {b - a for a, b in zip(layers, layers[1:], strict=False)}
+            assert (layers[0], layers[-1], len(layers)) == (0, of - 1, depth) and max(steps) - min(steps) <= 1
+    assert spread(1, 12) == (0,) and spread(3, 2) == (0, 1, 1)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_gives_and_takes_layers(family):
+    teacher = tiny(family)
+    shape = shape_of(teacher.config, wanted_model("same", (), 0.0, student_depth=2))
+    made = student_of_shape(teacher, shape, "teacher", 0)
+    assert shape.layers == (0, DEPTH - 1) and (made.cut, made.random) == ((), ())
+    own = family_of(made.model.config)
+    for name in own.modules:
+        for mine, theirs in enumerate(shape.layers) if name.startswith("layer.") else [(None, None)]:
+            found, wanted = (
+                own.module(made.model, name, mine).state_dict(),
+                own.module(teacher, name, theirs).state_dict(),
+            )
+            assert all(torch.equal(found[key], wanted[key]) for key in wanted), name
+    # What the family names is all there is: nothing keeps the values that it was made with.
+    again = student_of_shape(teacher, shape, "teacher", 1).model.state_dict()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in made.model.state_dict().items())
+
+
+def test_layers_of_a_kind_keep_it():
+    teacher = tiny("modernbert")
+    config = student_config(teacher.config, "same", (0, 3), 0.0)
+    assert config.layer_types == [teacher.config.layer_types[0], teacher.config.layer_types[3]]
+
+
+def test_a_layer_that_is_built_otherwise_is_refused():
+    with pytest.raises(ConfigError, match="input_norm: layer 0 of the student cannot start as layer 1"):
+        make_student(tiny("modernbert"), "same", (1, 2), 0.0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_narrower_student_gets_the_first_rows_and_columns(family):
+    teacher = tiny(family)
+    wanted = wanted_model("same", (), 0.0, student_depth=2, student_hidden=16, student_feed_forward=12)
+    made = student_of_shape(teacher, shape_of(teacher.config, wanted), "teacher", 0)
+    own, heads = family_of(teacher.config), 4
+    assert made.random == () and "word_embeddings" in made.cut or family == "albert"  # narrow already
+    assert own.number(made.model.config, "heads") == 2  # of 8 dimensions, as the teacher's
+    mine, theirs = (own.module(m, "layer.feed_forward_out", 0).weight for m in (made.model, teacher))
+    mine, theirs = (mine.T, theirs.T) if family == "gpt2" else (mine, theirs)
+    assert torch.equal(mine, theirs[:16, :12])
+    fused = "layer.query_key_value" in own.modules
+    name = "layer.query_key_value" if fused else "layer.query"
+    mine, theirs = (own.module(m, name, 0).weight for m in (made.model, teacher))
+    mine, theirs = (mine.T, theirs.T) if family == "gpt2" else (mine, theirs)
+    blocks = 3 if fused else 1
+    # The first two heads of queries, of keys and of values, not the first rows of all three in a row.
+    assert torch.equal(mine.view(blocks, 2, 8, 16), theirs.view(blocks, heads, 8, 32)[:, :2, :, :16])
+    out = [own.module(m, "layer.attention_output", 0).weight for m in (made.model, teacher)]
+    mine, theirs = (w.T for w in out) if family == "gpt2" else out
+    assert torch.equal(mine, theirs[:16, :16])
+    ids = torch.arange(5, 20)[None]
+    assert made.model.eval()(ids).logits.isfinite().all()
+
+
+def test_heads_of_fewer_dimensions_get_the_first_of_each():
+    teacher = tiny("bert")
+    student = make_student(teacher, "same", (0,), 0.0, student_hidden=16, student_heads=4)
+    mine, theirs = (m.bert.encoder.layer[0].attention.self.query.weight for m in (student, teacher))
+    assert torch.equal(mine.view(4, 4, 16), theirs.view(4, 8, 32)[:, :4, :16])
+
+
+def test_what_is_wider_than_the_teacher_is_random_and_told():
+    teacher = tiny("bert")
+    shape = shape_of(teacher.config, wanted_model("distilbert", (0,), 0.0, student_hidden=64, student_feed_forward=48))
+    made, again = (student_of_shape(teacher, shape, "teacher", 3) for _ in range(2))
+    assert "word_embeddings" in made.random and "layer.query" in made.random and not made.cut
+    assert all(torch.equal(a, b) for a, b in zip(made.model.parameters(), again.model.parameters(), strict=True))
+
+
+def test_random_weights_are_those_of_a_new_model_and_of_the_seed():
+    teacher = tiny("bert")
+    shape = shape_of(teacher.config, wanted_model("distilbert", (0,), 0.0))
+    torch.manual_seed(99)
+    before = torch.get_rng_state()
+    one, same, other = (student_of_shape(teacher, shape, "random", seed).model for seed in (1, 1, 2))
+    assert torch.equal(before, torch.get_rng_state())  # nothing else is drawn from
+    parameters = zip(one.named_parameters(), same.parameters(), other.parameters(), strict=True)
+    for (name, p), q, r in parameters:
+        assert torch.equal(p, q) and (p.dim() == 1 or not torch.equal(p, r)), name
+    assert abs(one.distilbert.embeddings.word_embeddings.weight.std() - 0.02) < 0.002  # the family's own range
+
+
+def test_feed_forward_follows_the_width():
+    shape = shape_of(config("bert"), wanted_model("same", (), 0.0, student_hidden=16))
+    assert (shape.hidden, shape.heads, shape.feed_forward) == (16, 2, 24)
+    assert shape_of(config("gpt2"), wanted_model("same", (), 0.0)).feed_forward == 128  # which its config leaves open
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ({"student_hidden": 31}, "is no multiple of 3 attention heads; give --student_hidden 33 or --student_heads 1"),
+        ({"student_heads": 5}, "student_hidden 32 is no multiple of 5 attention heads; give --student_hidden 35"),
+    ],
+)
+def test_sizes_that_do_not_divide_are_refused(sizes, said):
+    with pytest.raises(ConfigError) as caught:
+        shape_of(config("bert"), wanted_model("same", (), 0.0, **sizes))
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("family", "name"), [("albert", "num_hidden_groups"), ("gpt2", "scale_attn_by_inverse_layer_idx")]
+)
+def test_models_whose_layers_depend_on_their_place_are_refused(family, name):
+    value = 2 if name == "num_hidden_groups" else True
+    with pytest.raises(ConfigError, match=f"a {family} with {name} {value} cannot give layers"):
+        shape_of(config(family, **{name: value}), wanted_model("same", (), 0.0))
+
+
+def test_positions_of_two_families_are_matched_by_what_they_stand_for():
+    teacher = tiny("roberta", layer_norm_eps=1e-12)
+    student = make_student(teacher, "distilbert", (), 0.0).eval()
+    assert student.config.max_position_embeddings == 40
+    ids = torch.randint(5, VOCAB, (2, 40), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        wanted, found = teacher(ids).logits, student(ids).logits
+    assert (found - wanted).abs().max() <= 2**-14 * wanted.abs().max()
