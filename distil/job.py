@@ -99,7 +99,9 @@ def settle(recipe: Recipe, placement: Placement, teacher: str, max_steps: int | 
     stores, heldout = open_stores(recipe, tokenizer)
     masking, data = recipe.masking, recipe.data
     weights = [weight for _, weight in data.stores]
-    mixture = Mixture(stores, None if None in weights else weights, data.budget_tokens, recipe.optimizer.seed)
+    mixture = Mixture(
+        stores, None if None in weights else weights, data.budget_tokens, recipe.optimizer.seed, data.sampling_exponent
+    )  # fmt: skip
     masker = Masker.from_counts(
         mixture.token_counts, stores[0].meta.special_ids,
         fraction=masking.mlm_fraction, smoothing=masking.mlm_smoothing,
