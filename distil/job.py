@@ -120,7 +120,9 @@ def settle(recipe: Recipe, placement: Placement, teacher: str, max_steps: int | 
     stores, heldout = open_stores(recipe, tokenizer)
     data = recipe.data
     weights = [weight for _, weight in data.stores]
-    mixture = Mixture(stores, None if None in weights else weights, data.budget_tokens, recipe.optimizer.seed)
+    mixture = Mixture(
+        stores, None if None in weights else weights, data.budget_tokens, recipe.optimizer.seed, data.sampling_exponent
+    )  # fmt: skip
     objective = NextToken() if family.causal else _masker(recipe, mixture)
     total = recipe.optimizer.steps or -(-recipe.optimizer.epochs * mixture.micro_batches // data.micro_batches)
     stop = min(total, max_steps or total)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import glob
 import hashlib
 import json
 from pathlib import Path
@@ -14,7 +16,7 @@ from distil.data import samples
 from distil.data.binarize import binarize
 from distil.data.sources import files
 from distil.data.store import Store
-from distil.data.store_meta import FORMAT_VERSION
+from distil.data.store_meta import BUILD, FORMAT_VERSION
 from distil.data.tokenizer import fingerprint, load_tokenizer
 from distil.errors import DataError
 from distil.folder import building, prepared
@@ -56,6 +58,39 @@ def sample_store(name: str, tokenizer: transformers.PreTrainedTokenizerBase, max
         binarize(files([text]), tokenizer, prefix, **options)
         text.unlink()
     return prefix
+
+
+def with_stores_found(recipe: Recipe) -> Recipe:
+    """The recipe with the names of stores in place of patterns (``*``, ``?``, ``[``), those of a pattern sorted.
+
+    Each store found has the weight that its pattern has. Held-out stores and unfinished builds are left out; what is a
+    store as it is written is no pattern. Raises DataError where a pattern finds nothing, and ConfigError where the
+    stores found make no mixture.
+    """
+    found: list[str] = []
+    for entry, (prefix, _) in zip(recipe.data.store, recipe.data.stores, strict=True):
+        weight = entry.removeprefix(prefix)  # as written, the colon included
+        found += [name + weight for name in (_matching(prefix) if glob.has_magic(prefix) else [prefix])]
+    return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, store=tuple(found)))
+
+
+def _matching(pattern: str) -> list[str]:
+    """Prefixes of the stores that fit, sorted."""
+    if Path(f"{pattern}.json").exists():
+        return [pattern]
+    prefixes = [path.removesuffix(".json") for path in glob.glob(f"{pattern}.json", recursive=True)]
+    found = [
+        prefix
+        for prefix in prefixes
+        if Path(f"{prefix}.bin").exists()
+        and not prefix.endswith("-heldout")
+        and not Path(prefix).parent.name.endswith(".building")
+    ]
+    if not found:
+        raise DataError(
+            f"{pattern}: no store fits this pattern, held-out ones left out; correct it, or make one with {BUILD}"
+        )
+    return sorted(found)
 
 
 def prepare_stores(recipe: Recipe, teacher: str) -> None:

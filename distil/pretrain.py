@@ -32,7 +32,7 @@ from distil.models.student import Student, decay_groups
 from distil.monitor import Monitor, git_revision
 from distil.options import DEFAULT_RECIPE, Options
 from distil.placement import Placement, place
-from distil.prepare import FROM_RECIPE, prepare_stores, recipe_digest, sample_encoder
+from distil.prepare import FROM_RECIPE, prepare_stores, recipe_digest, sample_encoder, with_stores_found
 from distil.results import RESULTS, Results, measure
 from distil.rundir import check, claim, finished, free_folder, held
 from distil.stopping import StopRequest
@@ -89,6 +89,7 @@ def pretrain(options: Options, recipe: Recipe, stop: StopRequest) -> None:
 
 def _run(options: Options, recipe: Recipe, ranks: Ranks, guard: Guard) -> None:
     """One run, or what an earlier one left of it."""
+    recipe = ranks.first_does(lambda: with_stores_found(recipe))  # one look, lest two hosts list a folder differently
     precisions = precisions_of(ranks.device)
     placement = ranks.all_do(
         lambda: place(options.deepspeed, recipe, ranks.world, ranks.device.type, precisions, options.precision)

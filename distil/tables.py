@@ -125,12 +125,15 @@ class Masking:
 @dataclass(frozen=True, kw_only=True)
 class Data:
     store: tuple[str, ...] = option(
-        "prefixes of the token stores, as binarize wrote them, each with :WEIGHT or none; sample:NAME for sample text",
+        "prefixes of token stores, or patterns of such, each with :WEIGHT or none; sample:NAME for built-in text",
         metavar="PREFIX[:WEIGHT]",
     )
     max_length: int = option("longest sequence in tokens, [CLS] and [SEP] included")
     batch_size: int = option("global batch, in sequences of max_length tokens")
     micro_batch_size: int = option("micro-batch, in sequences of max_length tokens: a token budget")
+    sampling_exponent: float = option(
+        "stores without weights are drawn in proportion to size^exponent; below 1 favours the small", default=1.0
+    )
 
     def __post_init__(self) -> None:
         for name in ("max_length", "batch_size", "micro_batch_size"):
@@ -146,6 +149,10 @@ class Data:
             require(weight is None or 0 < weight < math.inf, "weight of store", repr(entry), "above 0")
         if None in weights and set(weights) != {None}:
             raise ConfigError(f"store is {' '.join(self.store)}: give every store a weight, PREFIX:WEIGHT, or none")
+        require(0 <= self.sampling_exponent <= 1, "sampling_exponent", self.sampling_exponent, "from 0 to 1")
+        if self.sampling_exponent != 1 and set(weights) != {None}:
+            both = f"sampling_exponent is {self.sampling_exponent} and store {' '.join(self.store)}"
+            raise ConfigError(f"{both}: sampling_exponent below 1 and weights of stores: give one of them")
         prefixes = [prefix for prefix, _ in self.stores]
         require(len(set(prefixes)) == len(prefixes), "store", " ".join(self.store), "without repetition")
 

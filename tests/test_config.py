@@ -81,7 +81,10 @@ def test_distilbert_base_uncased_is_the_papers_recipe():
             "alpha_mse": 0.0, "restrict_ce_to_mask": False, "normalize": "global",
         },
         "masking": {"mlm_fraction": 0.15, "mask_share": 0.8, "keep_share": 0.1, "mlm_smoothing": 0.7},
-        "data": {"store": ["data/wiki-books"], "max_length": 512, "batch_size": 4096, "micro_batch_size": 8},
+        "data": {
+            "store": ["data/wiki-books"], "max_length": 512, "batch_size": 4096, "micro_batch_size": 8,
+            "sampling_exponent": 1.0,
+        },
         "optimizer": {
             "lr": 5e-4, "adam_beta1": 0.9, "adam_beta2": 0.98, "adam_eps": 1e-6, "weight_decay": 0.0,
             "warmup_fraction": 0.05, "max_grad_norm": 5.0, "epochs": 3, "steps": 0, "seed": 56,
@@ -152,7 +155,8 @@ def test_only_terms_that_are_off_have_a_default_in_the_mathematics():
         if table != "run" and f.default is not dataclasses.MISSING
     }
     assert defaults == {
-        "alpha_clm": 0.0, "alpha_mse": 0.0, "restrict_ce_to_mask": False, "normalize": "global", "steps": 0,
+        "alpha_clm": 0.0, "alpha_mse": 0.0, "restrict_ce_to_mask": False, "normalize": "global",
+        "sampling_exponent": 1.0, "steps": 0,
     }  # fmt: skip
 
 
@@ -223,6 +227,16 @@ def test_weights_that_make_no_mixture(written, entries, said):
     assert said in refusal(written('store = "s"', f"store = {entries}"))
 
 
+@pytest.mark.parametrize("exponent", [0, 0.7])
+def test_weights_and_an_exponent_exclude_each_other(written, exponent):
+    weighted = written('store = "s"', 'store = ["a:1", "b:2"]')
+    message = refusal(weighted, {"sampling_exponent": exponent})
+    assert f"sampling_exponent is {float(exponent)} and store a:1 b:2" in message and "give one of them" in message
+    assert Recipe.load(weighted, {"sampling_exponent": 1}).data.sampling_exponent == 1.0  # changes nothing
+    bare = Recipe.load(weighted, {"sampling_exponent": exponent, "store": ["a", "b"]})
+    assert bare.data.sampling_exponent == float(exponent)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "wanted"),
     [
@@ -232,6 +246,7 @@ def test_weights_that_make_no_mixture(written, entries, said):
         ("mlm_fraction", 0.0, "between 0 and 1"), ("mlm_fraction", 1.0, "between 0 and 1"),
         ("mask_share", 0.95, "at most 1"), ("keep_share", -0.1, "at most 1"), ("mask_share", -0.1, "at most 1"),
         ("max_length", 0, "above 0"), ("batch_size", 0, "above 0"), ("micro_batch_size", -4, "above 0"),
+        *(("sampling_exponent", value, "from 0 to 1") for value in (-0.1, 1.01, math.nan)),
         ("lr", 0.0, "above 0"), ("warmup_fraction", 1.0, "below 1"), ("warmup_fraction", -0.1, "from 0"),
         ("max_grad_norm", 0.0, "above 0"), ("epochs", 0, "above 0"), ("steps", -1, "0 or more"),
         ("seed", -1, "0 or more"), ("log_every", 0, "above 0"), ("eval_every", -1, "0 or more"),
@@ -247,7 +262,7 @@ def test_a_value_out_of_range_is_refused(written, name, value, wanted):
     ("name", "value"),
     [
         ("alpha_ce", 0.0), ("mlm_fraction", 0.999), ("keep_share", 0.2), ("warmup_fraction", 0.0), ("steps", 0),
-        ("seed", 0), ("eval_every", 0), ("save_every", 0), ("normalize", "micro_batch"),
+        ("seed", 0), ("eval_every", 0), ("save_every", 0), ("normalize", "micro_batch"), ("sampling_exponent", 0.0),
     ],
 )  # fmt: skip
 def test_the_edge_of_a_range_is_within(written, name, value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Context, Decimal
 from fractions import Fraction
 
 import numpy as np
@@ -12,24 +13,44 @@ from distil.data.store import Store
 from distil.errors import DataError
 
 
+def powers(sizes: Sequence[int], exponent: float) -> list[Fraction]:
+    """``size ** exponent`` of each size: exact for an exponent of 1, else to nine digits, the same on any machine.
+
+    Taken as shares this is the exponentially smoothed weighting of multilingual BERT, which has an exponent of 0.7
+    (multilingual.md of github.com/google-research/bert), and of XLM (arXiv 1901.07291, section 3).
+    """
+    if exponent == 1:
+        return [Fraction(size) for size in sizes]
+    # Not by floats: pow of two C libraries may differ in its last bit, and every micro-batch hangs on the shares.
+    nine_digits = Context(prec=9)
+    return [Fraction(nine_digits.power(size, Decimal(str(exponent)))) for size in sizes]
+
+
 class Mixture:
     """A stream whose every micro-batch comes from one of the ``stores``, in proportion to their weights.
 
-    Without weights a store's share is its size: then an epoch of the mixture is one of each store. With weights a
-    store goes through its own epochs at its own pace, and an epoch of the mixture is as many micro-batches as all
-    stores have.
+    Without weights a store's share is in proportion to its size in micro-batches, to the power of ``exponent``. Where
+    that is 1, an epoch of the mixture is one of each store. Otherwise a store goes through its own epochs at its own
+    pace, and an epoch of the mixture is as many micro-batches as all stores have.
     All stores must be of one tokenizer. Raises DataError where a sequence exceeds the token budget.
     """
 
     def __init__(
-        self, stores: Sequence[Store], weights: Sequence[float] | None, budget_tokens: int, seed: int
-    ) -> None:  # fmt: skip
+        self,
+        stores: Sequence[Store],
+        weights: Sequence[float] | None,
+        budget_tokens: int,
+        seed: int,
+        exponent: float = 1.0,
+    ) -> None:
         self.stores = tuple(stores)
         self.plans = tuple(Plan(store.lengths, budget_tokens, seed, stream) for stream, store in enumerate(stores))
         self.micro_batches = sum(plan.micro_batches for plan in self.plans)
-        parts = [plan.micro_batches for plan in self.plans] if weights is None else weights
-        exact = [Fraction(str(part)) for part in parts]  # as written: 0.1 is a tenth
-        self.shares = tuple(part / sum(exact) for part in exact)
+        if weights is None:
+            parts = powers([plan.micro_batches for plan in self.plans], exponent)
+        else:
+            parts = [Fraction(str(weight)) for weight in weights]  # as written: 0.1 is a tenth
+        self.shares = tuple(part / sum(parts) for part in parts)
         # The share of each store in what the stores before it have left.
         self._of_rest = [share / sum(self.shares[i:]) for i, share in enumerate(self.shares)]
 

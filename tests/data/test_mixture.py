@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from stores import SPECIAL, build, texts
 
 from distil.data.masking import Masker
-from distil.data.mixture import Mixture
+from distil.data.mixture import Mixture, powers
 from distil.data.store import Store
 from distil.errors import DataError
 
@@ -26,8 +27,21 @@ def stores(tmp_path_factory) -> list[Store]:
     return [build(folder / f"s{i}", texts(count, seed=i)) for i, count in enumerate((60, 25, 140))]
 
 
-def mixture(stores: list[Store], weights: list[float] | None, seed: int = 3) -> Mixture:
-    return Mixture(stores, weights, BUDGET, seed)
+def mixture(stores: list[Store], weights: list[float] | None, seed: int = 3, exponent: float = 1.0) -> Mixture:
+    return Mixture(stores, weights, BUDGET, seed, exponent)
+
+
+def counted(mixed: Mixture, numbers: int) -> list[int]:
+    """How many of the first so many numbers each store has; its own stream must be read without a gap."""
+    taken = [0] * len(mixed.stores)
+    for number in range(numbers):
+        store, own = mixed.locate(number)
+        assert own == taken[store]
+        taken[store] += 1
+        assert abs(taken[0] - mixed.shares[0] * (number + 1)) < 1  # never farther from its share than rounding
+        for share, count in zip(mixed.shares, taken, strict=True):
+            assert abs(count - share * (number + 1)) < 2  # than a peel of each can round
+    return taken
 
 
 def test_one_store_is_its_plan(stores):
@@ -47,13 +61,7 @@ def test_one_store_is_its_plan(stores):
 def test_shares_are_exact_at_every_point(stores, weights, data):
     mixed = mixture(stores, [weight / 100 for weight in weights])
     assert mixed.shares == tuple(Fraction(weight, sum(weights)) for weight in weights)
-    taken = [0, 0, 0]
-    for number in range(400):
-        store, own = mixed.locate(number)
-        assert own == taken[store]  # each store's own stream is read without a gap
-        taken[store] += 1
-        for share, count in zip(mixed.shares, taken, strict=True):
-            assert abs(count - share * (number + 1)) < 2  # never farther from its share than a peel of each can round
+    counted(mixed, 400)
     number = data.draw(st.integers(0, 10**15))
     store, own = mixed.locate(number)
     assert abs(own - mixed.shares[store] * number) < 2  # and far along without the numbers before
@@ -71,6 +79,55 @@ def test_without_weights_an_epoch_is_one_of_each(stores):
         assert set(seen.values()) == {1} and len(seen) == sum(map(len, stores))
     assert mixed.tokens_an_epoch == sum(store.tokens for store in stores)
     assert np.array_equal(mixed.token_counts, sum(store.token_counts for store in stores))
+
+
+def test_powers_are_those_of_multilingual_bert():
+    # English has 1000 times the text of Icelandic, and is seen some 100 times as often (multilingual.md).
+    assert powers([1000, 1], 0.7) == [Fraction("125.892541"), 1]  # 10^2.1 = 125.8925412
+    assert powers([100, 10**12], 0.5) == [10, 10**6]
+    assert powers([10**10 + 1, 3], 1.0) == [10**10 + 1, 3]  # exact, not to nine digits
+    assert powers([7, 10**10], 0.0) == [1, 1]
+
+
+def test_powers_are_the_same_whatever_decimal_is_set_to():
+    wanted = [Fraction("10401.2857"), Fraction("2.15766928")]  # e^(0.7 ln size) by bc
+    with decimal.localcontext(prec=3, rounding=decimal.ROUND_UP):
+        assert powers([547_893, 3], 0.7) == wanted
+
+
+def test_an_exponent_smooths_the_shares(stores):
+    sizes = np.array([plan.micro_batches for plan in mixture(stores, None).plans], dtype=np.float64)
+    shares = {exponent: mixture(stores, None, exponent=exponent).shares for exponent in (1.0, 0.7, 0.0)}
+    assert shares[1.0] == tuple(Fraction(int(size), int(sizes.sum())) for size in sizes) == mixture(stores, None).shares
+    assert np.allclose(np.array(shares[0.7], dtype=np.float64), sizes**0.7 / (sizes**0.7).sum(), rtol=1e-8, atol=0)
+    assert shares[0.0] == (Fraction(1, 3),) * 3
+    for each in shares.values():
+        assert sum(each) == 1
+    small, large = int(sizes.argmin()), int(sizes.argmax())
+    assert shares[1.0][small] < shares[0.7][small] < Fraction(1, 3) < shares[0.7][large] < shares[1.0][large]
+
+
+@settings(max_examples=60, deadline=None)
+@given(exponent=st.floats(0, 1), number=st.integers(0, 10**15))
+def test_smoothed_shares_are_exact_at_every_point(stores, exponent, number):
+    mixed, again = mixture(stores, None, exponent=exponent), mixture(stores, None, exponent=exponent)
+    counted(mixed, 400)
+    store, own = mixed.locate(number)
+    assert abs(own - mixed.shares[store] * number) < 2
+    assert mixed.shares == again.shares and mixed.fingerprint == again.fingerprint
+    assert again.locate(number) == (store, own)
+
+
+def test_an_epoch_of_smoothed_shares_is_as_long_as_all_stores(stores):
+    mixed = mixture(stores, None, exponent=0.5)
+    assert mixed.micro_batches == mixture(stores, None).micro_batches
+    found = counted(mixed, mixed.micro_batches)
+    passes = [count / plan.micro_batches for count, plan in zip(found, mixed.plans, strict=True)]
+    assert passes[1] > 1.3 > 1 > passes[2]  # the smallest more often than once, the largest not all of it
+    exact = [float(s * mixed.micro_batches / p.micro_batches) for s, p in zip(mixed.shares, mixed.plans, strict=True)]
+    wanted = sum(n * store.token_counts for n, store in zip(exact, stores, strict=True))
+    assert np.allclose(mixed.token_counts, wanted, rtol=1e-12)  # what decides the masks is what training sees
+    assert mixed.tokens_an_epoch == pytest.approx(float(wanted.sum()), rel=1e-12)
 
 
 def test_stores_take_turns(stores):

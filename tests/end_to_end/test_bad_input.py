@@ -35,6 +35,10 @@ def test_no_store_at_the_path(copy):
     refused(copy, 65, "nowhere", "launch/binarize.py", options=("--store", copy.store.parent / "nowhere"))
 
 
+def test_no_store_that_fits_the_pattern(copy):
+    refused(copy, 65, "nowhere-*: no store fits", options=("--store", copy.store.parent / "nowhere-*"))
+
+
 def test_store_of_another_tokenizer(copy):
     shutil.rmtree(copy.teacher)
     make_teacher(copy.teacher, [*SPECIAL, *reversed(WORDS)])
