@@ -53,7 +53,9 @@ class Recipe:
         for table, group in GROUPS.items():
             names = {f.name for f in dataclasses.fields(group)}
             given = {name: left.pop(name) for name in names & left.keys()}
-            groups[table] = fill(group, _over(tables.get(table, {}), given), where=f"recipe {path}, [{table}]")
+            values = _over(tables.get(table, {}), given)
+            optional = group is Masking and (not values or values == {"mlm_fraction": 0.0})
+            groups[table] = Masking.none() if optional else fill(group, values, where=f"recipe {path}, [{table}]")
         if left:
             raise ConfigError(f"unknown option {next(iter(left))}{nearest(next(iter(left)), field_names())}")
         return cls(name=path.stem, **groups)
@@ -65,6 +67,21 @@ class Recipe:
             title: {name: list(value) if isinstance(value, tuple) else value for name, value in table.items()}
             for title, table in tables.items()
         }
+
+
+def completed(identity: dict[str, Any]) -> dict[str, Any]:
+    """The identity of a run, with fields that there were none of when it was written at their defaults."""
+    tables = {
+        title: {
+            f.name: list(f.default) if isinstance(f.default, tuple) else f.default
+            for f in dataclasses.fields(GROUPS[title])
+            if f.default is not dataclasses.MISSING
+        }
+        | values
+        for title, values in identity.get("mathematics", {}).items()
+        if title in GROUPS
+    }
+    return identity | {"mathematics": identity.get("mathematics", {}) | tables}
 
 
 def field_names() -> list[str]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from distil.config import completed
 from distil.errors import ConfigError, DataError
 from distil.folder import sync, write_whole
 from distil.identity import difference
@@ -111,6 +112,6 @@ def _unused(folder: Path) -> bool:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        return completed(json.loads(path.read_text()))
     except (OSError, json.JSONDecodeError) as error:
         raise DataError(f"{path} cannot be read ({error}); is the folder a run of ours?") from error

@@ -10,6 +10,7 @@ import dataclasses
 import math
 import re
 from dataclasses import dataclass
+from typing import Self
 
 from distil.errors import ConfigError
 from distil.fields import option, require
@@ -106,20 +107,23 @@ class Loss:
 
 @dataclass(frozen=True, kw_only=True)
 class Masking:
-    mlm_fraction: float = option(
-        "share of a micro-batch's tokens that is predicted (0: the next one of all)", default=0.0
-    )
-    mask_share: float = option("share of the predicted tokens that becomes the mask token", default=0.8)
-    keep_share: float = option(
-        "share of the predicted tokens left as it is; the rest becomes a random token", default=0.1
-    )
-    mlm_smoothing: float = option("tokens are drawn in proportion to count^-smoothing", default=0.0)
+    """What a masked LM predicts; a recipe of a causal one has no such table."""
+
+    mlm_fraction: float = option("share of a micro-batch's tokens that is predicted; 0 for a causal model")
+    mask_share: float = option("share of the predicted tokens that becomes the mask token")
+    keep_share: float = option("share of the predicted tokens left as it is; the rest becomes a random token")
+    mlm_smoothing: float = option("tokens are drawn in proportion to count^-smoothing")
 
     def __post_init__(self) -> None:
         require(self.mlm_smoothing >= 0, "mlm_smoothing", self.mlm_smoothing, "0 or more")
         require(0 <= self.mlm_fraction < 1, "mlm_fraction", self.mlm_fraction, "from 0 to below 1")
         shares = (self.mask_share, self.keep_share)
         require(min(shares) >= 0 and sum(shares) <= 1, "mask_share, keep_share", shares, "shares that sum to at most 1")
+
+    @classmethod
+    def none(cls) -> Self:
+        """Of a recipe without the table: nothing is masked."""
+        return cls(mlm_fraction=0.0, mask_share=0.0, keep_share=0.0, mlm_smoothing=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import distil
-from distil.config import GROUPS, Loss, Recipe, field_names, nearest, shipped_recipes
+from distil.config import GROUPS, Loss, Recipe, completed, field_names, nearest, shipped_recipes
 from distil.errors import ConfigError
+from distil.identity import difference
 
 RECIPE = """
 [model]
@@ -73,12 +74,14 @@ def test_distilbert_base_uncased_is_the_papers_recipe():
     recipe = Recipe.load("distilbert-base-uncased")
     assert recipe.mathematics() == {
         "model": {
-            "teacher": "bert-base-uncased", "student": "distilbert", "student_layers": [0, 2, 4, 7, 9, 11],
-            "dropout": 0.1,
+            "teacher": "bert-base-uncased", "tokenizer": "", "student": "distilbert", "student_depth": 6,
+            "student_layers": [], "student_hidden": 0, "student_heads": 0, "student_feed_forward": 0,
+            "initial_weights": "teacher", "dropout": 0.1,
         },
         "loss": {
             "temperature": 2.0, "alpha_ce": 5.0, "alpha_mlm": 2.0, "alpha_cos": 1.0, "alpha_clm": 0.0,
-            "alpha_mse": 0.0, "restrict_ce_to_mask": False, "normalize": "global",
+            "alpha_mse": 0.0, "alpha_hidden": 0.0, "hidden_layers": [], "alpha_relations": 0.0, "relation_heads": 48,
+            "relation_layer": -1, "kd_until": 1.0, "restrict_ce_to_mask": False, "normalize": "global",
         },
         "masking": {"mlm_fraction": 0.15, "mask_share": 0.8, "keep_share": 0.1, "mlm_smoothing": 0.7},
         "data": {
@@ -90,6 +93,102 @@ def test_distilbert_base_uncased_is_the_papers_recipe():
             "warmup_fraction": 0.05, "max_grad_norm": 5.0, "epochs": 3, "steps": 0, "seed": 56,
         },
     }  # fmt: skip
+
+
+# Of each published recipe what differs from distilbert-base-uncased; sources stand in the recipes' heads.
+PUBLISHED = {
+    "distilbert-base-cased": {"teacher": "bert-base-cased", "store": ("data/wiki-books-cased",)},
+    "distilbert-base-multilingual-cased": {
+        "teacher": "bert-base-multilingual-cased", "store": ("data/wiki-*",), "sampling_exponent": 0.7,
+    },
+    "distilroberta-base": {"teacher": "roberta-base", "student": "roberta", "store": ("data/openwebtext-roberta",)},
+    "distilgpt2": {
+        "teacher": "gpt2", "student": "gpt2", "store": ("data/openwebtext-gpt2",), "alpha_mlm": 0.0, "alpha_clm": 2.0,
+        "mlm_fraction": 0.0, "mask_share": 0.0, "keep_share": 0.0, "mlm_smoothing": 0.0, "max_length": 1024,
+        "batch_size": 2048, "micro_batch_size": 4,
+    },
+}  # fmt: skip
+
+
+def fields(recipe: Recipe) -> dict[str, object]:
+    return {name: value for table in GROUPS for name, value in vars(getattr(recipe, table)).items()}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_family_follows_distilbert(name):
+    plain, found = fields(Recipe.load("distilbert-base-uncased")), fields(Recipe.load(name))
+    assert {field: value for field, value in found.items() if value != plain[field]} == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", [n for n in shipped_recipes() if "-teacher" in n])
+def test_a_teachers_recipe_trains_the_whole_teacher_on_labels_alone(name):
+    recipe = Recipe.load(name)
+    assert recipe.model.student == "same" and not recipe.model.student_depth and not recipe.model.student_layers
+    assert not recipe.loss.needs_teacher and (recipe.loss.alpha_mlm > 0) == (recipe.masking.mlm_fraction > 0)
+    assert (recipe.loss.alpha_clm > 0) == name.endswith("-clm")
+
+
+# --- a recipe over another -----------------------------------------------------------------------------------------
+
+
+def test_a_recipe_states_what_differs_from_its_base(written, tmp_path):
+    below = Recipe.load(written())
+    path = tmp_path / "over.toml"
+    path.write_text('base = "mine.toml"\n[optimizer]\nlr = 1.0\n')
+    found = Recipe.load(str(path))
+    assert found.name == "over" and found.optimizer == dataclasses.replace(below.optimizer, lr=1.0)
+    assert (found.model, found.loss, found.data) == (below.model, below.loss, below.data)
+
+
+@pytest.mark.parametrize(("own", "depth", "layers"), [("student_depth = 3", 3, ()), ("student_layers = [1]", 0, (1,))])
+def test_depth_and_layers_stand_for_each_other(written, tmp_path, own, depth, layers):
+    written("student_layers = [0, 2]", "student_depth = 2" if layers else "student_layers = [0, 2]")
+    (tmp_path / "over.toml").write_text(f'base = "mine.toml"\n[model]\n{own}\n')
+    model = Recipe.load(str(tmp_path / "over.toml")).model
+    assert (model.student_depth, model.student_layers) == (depth, layers)
+    given = {"student_depth": depth} if depth else {"student_layers": list(layers)}
+    assert Recipe.load(str(tmp_path / "mine.toml"), given).model == model  # as on the command line
+
+
+def test_depth_and_layers_that_differ_are_refused(written):
+    message = refusal(written("student_layers = [0, 2]", "student_layers = [0, 2]\nstudent_depth = 3"))
+    assert "student_depth is 3, but student_layers names 2: give one" in message
+
+
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [
+        ('"over.toml"', "it is its own base"),
+        ('"distilbert-base-uncasd"', "no recipe distilbert-base-uncasd (did you mean distilbert-base-uncased?)"),
+        ("3", "base must be the name of a recipe, not 3"),
+    ],
+)
+def test_a_base_that_is_none(tmp_path, base, said):
+    path = tmp_path / "over.toml"
+    path.write_text(f"base = {base}\n")
+    assert said in refusal(str(path))
+
+
+def test_a_recipe_without_masking_masks_nothing(written, tmp_path):
+    text = Path(written()).read_text()
+    start, end = text.index("[masking]"), text.index("[data]")
+    path = tmp_path / "causal.toml"
+    path.write_text(text[:start] + text[end:])
+    assert Recipe.load(str(path)).masking.mlm_fraction == 0
+    assert "mask_share is missing" in refusal(str(path), {"mlm_fraction": 0.15})
+
+
+def test_a_run_begun_before_a_field_existed_is_the_same_run():
+    identity = {"recipe": "r", "mathematics": Recipe.load("quickstart").mathematics()}
+    then = {"recipe": "r", "mathematics": {t: dict(values) for t, values in identity["mathematics"].items()}}
+    del then["mathematics"]["loss"]["kd_until"], then["mathematics"]["loss"]["hidden_layers"]
+    assert difference(completed(then), identity) == "" != difference(then, identity)
+    del then["mathematics"]["loss"]["temperature"]  # which has no default
+    assert "temperature" in difference(completed(then), identity)
+
+
+def test_without_a_label_nothing_goes_on_after_the_teacher(written):
+    assert "nothing goes on then" in refusal(written(), {"alpha_mlm": 0.0, "kd_until": 0.5})
 
 
 def test_mathematics_has_every_field_but_those_of_the_run():
@@ -119,7 +218,7 @@ def _attributes_read() -> set[str]:
     """Names x.NAME read in the package, outside of declaration and command line; self.NAME is someone else's."""
     read = set()
     for path in Path(distil.__file__).parent.rglob("*.py"):
-        if path.name not in ("config.py", "options.py"):
+        if path.name not in ("config.py", "tables.py", "options.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
                     owner = node.value.id if isinstance(node.value, ast.Name) else ""
@@ -155,8 +254,10 @@ def test_only_terms_that_are_off_have_a_default_in_the_mathematics():
         if table != "run" and f.default is not dataclasses.MISSING
     }
     assert defaults == {
-        "alpha_clm": 0.0, "alpha_mse": 0.0, "restrict_ce_to_mask": False, "normalize": "global",
-        "sampling_exponent": 1.0, "steps": 0,
+        "tokenizer": "", "student_depth": 0, "student_layers": (), "student_hidden": 0, "student_heads": 0,
+        "student_feed_forward": 0, "initial_weights": "teacher", "alpha_mlm": 0.0, "alpha_clm": 0.0, "alpha_mse": 0.0,
+        "alpha_hidden": 0.0, "hidden_layers": (), "alpha_relations": 0.0, "relation_heads": 48, "relation_layer": -1,
+        "kd_until": 1.0, "restrict_ce_to_mask": False, "normalize": "global", "sampling_exponent": 1.0, "steps": 0,
     }  # fmt: skip
 
 
@@ -242,8 +343,12 @@ def test_weights_and_an_exponent_exclude_each_other(written, exponent):
     [
         ("temperature", 0.0, "above 0"), ("temperature", -1.0, "above 0"), ("temperature", float("nan"), "above 0"),
         ("normalize", "rank", "global or micro_batch"),
-        *((f"alpha_{term}", -1.0, "0 or more") for term in ("ce", "mlm", "cos", "clm", "mse")),
-        ("mlm_fraction", 0.0, "between 0 and 1"), ("mlm_fraction", 1.0, "between 0 and 1"),
+        *((f"alpha_{t}", -1.0, "0 or more") for t in ("ce", "mlm", "cos", "clm", "mse", "hidden", "relations")),
+        ("mlm_fraction", -0.1, "from 0 to below 1"), ("mlm_fraction", 1.0, "from 0 to below 1"),
+        ("student_hidden", -1, "0 or more"), ("student_depth", -1, "0 or more"), ("student_heads", -2, "0 or more"),
+        ("student_feed_forward", -1, "0 or more"), ("initial_weights", "zero", "teacher or random"),
+        ("relation_heads", 0, "above 0"), ("relation_layer", -2, "-1 or more"), ("kd_until", 0.0, "above 0"),
+        ("kd_until", 1.5, "at most 1"), ("hidden_layers", ["2"], "STUDENT:TEACHER"),
         ("mask_share", 0.95, "at most 1"), ("keep_share", -0.1, "at most 1"), ("mask_share", -0.1, "at most 1"),
         ("max_length", 0, "above 0"), ("batch_size", 0, "above 0"), ("micro_batch_size", -4, "above 0"),
         *(("sampling_exponent", value, "from 0 to 1") for value in (-0.1, 1.01, math.nan)),

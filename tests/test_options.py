@@ -19,7 +19,10 @@ ROOT = Path(distil.__file__).parents[1]
 
 # A valid value of each field that no shipped recipe has, as typed and as read.
 CHANGED = {
-    "teacher": "t", "student": "bert", "student_layers": "3 1", "dropout": "0.25", "temperature": "3.5",
+    "teacher": "t", "tokenizer": "k", "student": "bert", "student_depth": "2", "student_layers": "3 1",
+    "student_hidden": "64", "student_heads": "4", "student_feed_forward": "96", "initial_weights": "random",
+    "alpha_hidden": "0.5", "hidden_layers": "0:1 1:5", "alpha_relations": "0.75", "relation_heads": "12",
+    "relation_layer": "3", "kd_until": "0.5", "dropout": "0.25", "temperature": "3.5",
     "alpha_ce": "0.5", "alpha_mlm": "0.25", "alpha_cos": "0.125", "alpha_clm": "2", "alpha_mse": "1e-3",
     "restrict_ce_to_mask": "true", "normalize": "micro_batch", "mlm_fraction": "0.25", "mask_share": "0.5",
     "keep_share": "0.25", "mlm_smoothing": "0.5", "store": "s t", "max_length": "77", "batch_size": "9",

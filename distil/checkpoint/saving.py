@@ -16,6 +16,7 @@ from distil.checkpoint import folder as folders
 from distil.checkpoint import tensors
 from distil.checkpoint.manifest import FileEntry, Manifest, Position
 from distil.checkpoint.tensors import Key, Reader
+from distil.config import completed
 from distil.engine.ranks import Ranks
 from distil.engine.state import Loaded, TrainingState
 from distil.errors import ConfigError, DataError, RunError, by_all, one_line
@@ -150,7 +151,7 @@ class Checkpoints:
 
     def _checked(self, name: str) -> Manifest:
         manifest = Manifest.read(self._folder / name)
-        if apart := difference(manifest.identity, self._identity):
+        if apart := difference(completed(manifest.identity), self._identity):
             raise ConfigError(
                 f"checkpoint {self._folder / name} is of another run ({apart}); give the same options to resume it, "
                 "or another --output_dir"

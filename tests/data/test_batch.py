@@ -10,7 +10,9 @@ import torch
 from stores import build, masker_of, texts
 
 from distil.data.batch import HELDOUT_BUDGET, Batcher, PackedBatch, heldout_batches
+from distil.data.masking import NextToken
 from distil.data.mixture import Mixture
+from distil.data.sampler import generator
 from distil.data.store import Store
 from distil.shares import ceil_share
 
@@ -75,10 +77,23 @@ def test_rows_to_be_predicted(labels):
     [([3, 1, 2], [101, 102, -100, -100, 105, -100]), ([1], [-100]), ([4], [101, 102, 103, -100])],
 )
 def test_the_next_token_of_each(lengths, wanted):
-    batch = packed(lengths)
-    before = batch.input_ids_N.clone()
-    assert batch.next_labels_N.tolist() == wanted
-    assert torch.equal(batch.input_ids_N, before)
+    ids = np.arange(100, 100 + sum(lengths), dtype=np.uint16)
+    inputs, labels = NextToken().targets(ids, np.array(lengths, dtype=np.int32), generator("masks", 0))
+    assert inputs.tolist() == ids.tolist() and labels.tolist() == wanted
+    assert inputs.dtype == labels.dtype == np.int64
+    assert NextToken().count(len(ids), len(lengths)) == sum(label != -100 for label in wanted)
+
+
+def test_batches_of_a_causal_model_have_nothing_masked(store):
+    b = Batcher(Mixture([store], None, BUDGET, SEED), NextToken(), SEED)
+    for number in range(4):
+        batch = b.batch(number)
+        ends = batch.cu_seqlens_B1[1:].long() - 1
+        inside = torch.ones(len(batch.input_ids_N), dtype=torch.bool)
+        inside[ends] = False
+        assert (batch.labels_N[ends] == -100).all() and inside.sum() == len(batch.predicted_rows_M)
+        following = inside.nonzero().flatten() + 1
+        assert torch.equal(batch.labels_N[inside], batch.input_ids_N[following])
 
 
 def test_moving_keeps_everything():
@@ -143,9 +158,8 @@ def test_the_plan_knows_the_counts_of_its_batches(store):
     sequences = sum(len(batch.cu_seqlens_B1) - 1 for batch in made)
     tokens = [b.mixture.tokens(number) for number in numbers]
     assert sequences == sum(b.mixture.sequences(number) for number in numbers)
-    assert attended == sum(tokens) and masked == sum(ceil_share(n, b.masker.fraction) for n in tokens)
-    following = sum(int((batch.next_labels_N >= 0).sum()) for batch in made)
-    assert following == attended - sequences
+    assert attended == sum(tokens) and masked == sum(ceil_share(n, b.objective.fraction) for n in tokens)
+    assert masked == sum(b.objective.count(n, b.mixture.sequences(i)) for n, i in zip(tokens, numbers, strict=True))
 
 
 # --- held-out batches ----------------------------------------------------------------------------------------------
@@ -154,6 +168,13 @@ def test_the_plan_knows_the_counts_of_its_batches(store):
 @pytest.fixture(scope="module")
 def heldout(tmp_path_factory) -> Store:
     return build(tmp_path_factory.mktemp("store") / "h", texts(300, longest=120, seed=1))
+
+
+def test_held_out_text_of_a_causal_model_is_asked_whole(heldout):
+    made = heldout_batches([heldout], 10**9, causal=True)
+    masked = heldout_batches([heldout], 10**9)
+    assert sum(len(batch.predicted_rows_M) for batch in made) == heldout.tokens - len(heldout)
+    assert all(torch.equal(one.cu_seqlens_B1, other.cu_seqlens_B1) for one, other in zip(made, masked, strict=True))
 
 
 def test_held_out_batches_are_fixed(heldout):
