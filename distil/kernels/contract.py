@@ -59,6 +59,7 @@ def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
 def check(
     student_hidden: Tensor, student_head: Head, teacher_hidden: Tensor | None, teacher_head: Head | None,
     labels: Tensor, next_labels: Tensor | None, masked_rows: Tensor | None, weights: Weights,
+    projected_hidden: Tensor | None = None,
 ) -> None:  # fmt: skip
     """Raise ValueError where shapes, devices, types or terms do not go together."""
     if student_hidden.dim() != 2 or labels.shape != student_hidden.shape[:1]:
@@ -71,9 +72,12 @@ def check(
     if weights.clm > 0 and (next_labels is None or next_labels.shape != labels.shape):
         raise ValueError("triple_loss: alpha_clm needs next_labels_N of the shape of labels_N")
     tensors = {"student_hidden_NH": student_hidden, "labels_N": labels, "next_labels_N": next_labels}
-    tensors |= {"masked_rows_M": masked_rows, **_parts("student", student_head)}
+    tensors |= {"masked_rows_M": masked_rows, "projected_hidden_NG": projected_hidden}
+    tensors |= _parts("student", student_head)
     if weights.soft or weights.cos > 0:
         _check_teacher(student_hidden, student_head, teacher_hidden, teacher_head, weights)
+        if weights.cos > 0:
+            _check_compared(student_hidden, teacher_hidden, projected_hidden)
         tensors |= {"teacher_hidden_NG": teacher_hidden, **_parts("teacher", teacher_head)}
     for name, tensor in tensors.items():
         if tensor is not None and tensor.device != student_hidden.device:
@@ -104,12 +108,21 @@ def _check_teacher(
         raise ValueError(f"triple_loss: teacher hidden {tuple(teacher_hidden.shape)} must be (N, G)")
     if teacher_hidden.shape[0] != student_hidden.shape[0]:
         raise ValueError(f"triple_loss: {teacher_hidden.shape[0]} teacher rows, {student_hidden.shape[0]} student rows")
-    if weights.cos > 0 and teacher_hidden.shape != student_hidden.shape:
-        widths = f"{student_hidden.shape[1]} and {teacher_hidden.shape[1]}"
-        raise ValueError(f"triple_loss: alpha_cos compares hidden states of one width, not of {widths}")
     if weights.soft and student_head.weight_VH.shape[0] != teacher_head.weight_VH.shape[0]:
         sizes = f"{student_head.weight_VH.shape[0]} and {teacher_head.weight_VH.shape[0]}"
         raise ValueError(f"triple_loss: logits over vocabularies of {sizes} cannot be compared")
+
+
+def _check_compared(student_hidden: Tensor, teacher_hidden: Tensor, projected_hidden: Tensor | None) -> None:
+    if projected_hidden is None and teacher_hidden.shape != student_hidden.shape:
+        widths = f"{student_hidden.shape[1]} and {teacher_hidden.shape[1]}"
+        raise ValueError(
+            f"triple_loss: alpha_cos compares hidden states of one width, not of {widths}: give projected_hidden_NG, "
+            "the student's taken to the teacher's width"
+        )
+    if projected_hidden is not None and projected_hidden.shape != teacher_hidden.shape:
+        shapes = f"{tuple(projected_hidden.shape)} must be (N, G) as the teacher's are, {tuple(teacher_hidden.shape)}"
+        raise ValueError(f"triple_loss: projected hidden {shapes}")
 
 
 def _check_labels(name: str, labels: Tensor, vocabulary: int) -> None:

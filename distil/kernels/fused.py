@@ -34,7 +34,7 @@ def triple_loss(
     student_hidden_NH: Tensor, student_head: Head, teacher_hidden_NG: Tensor | None, teacher_head: Head | None,
     labels_N: Tensor, next_labels_N: Tensor | None, masked_rows_M: Tensor | None, *, attended_count: int,
     masked_count: int, next_count: int, temperature: float, weights: Weights, restrict_ce_to_mask: bool,
-    kernels: Kernels, chunk_rows: int | None,
+    kernels: Kernels, chunk_rows: int | None, projected_hidden_NG: Tensor | None = None,
 ) -> LossOutput:  # fmt: skip
     """As ``kernels.triple_loss``, whose arguments these are, checked; ``chunk_rows`` None: by the device's memory."""
     masked_M = (labels_N != IGNORED).nonzero().squeeze(1) if masked_rows_M is None else masked_rows_M
@@ -67,7 +67,8 @@ def triple_loss(
     sums = torch.stack([values for _, values in parts]).sum(0)
     terms = {name: sums[i] / shares[name][1] for i, name in enumerate(VALUES)}
     if weights.cos > 0:
-        cos = _cosine_sum(student_hidden_NH, teacher_hidden_NG, kernels) / max(attended_count, 1)
+        compared = student_hidden_NH if projected_hidden_NG is None else projected_hidden_NG
+        cos = _cosine_sum(compared, teacher_hidden_NG, kernels) / max(attended_count, 1)
         total, terms["cos"] = total + weights.cos * cos, cos.detach()
     off = {name for name in ("ce", "clm", "cos", "mse") if getattr(weights, name) == 0}
     zero = torch.zeros_like(total)

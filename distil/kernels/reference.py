@@ -5,7 +5,7 @@ Sanh et al. 2019 (arXiv 1910.01108, section 3) with the optional terms of their 
     L = a_ce  T^2 KL(softmax(t/T) || softmax(s/T))      over attended rows (or masked ones: restrict_ce_to_mask)
       + a_mlm cross-entropy(s, label)                   over masked rows, at T = 1
       + a_clm cross-entropy(s, next token)              over rows that have a next token
-      + a_cos (1 - cos(h_s, h_t))                       over attended rows, last hidden states
+      + a_cos (1 - cos(h_s, h_t))                       over attended rows, last hidden states; h_s projected if given
       + a_mse sum_v (s_v - t_v)^2                       over the rows of KL
 
 Each term is a sum over rows divided by a count that the caller gives: the count of the whole global batch makes the
@@ -39,6 +39,7 @@ def triple_loss(
     temperature: float,
     weights: Weights,
     restrict_ce_to_mask: bool,
+    projected_hidden_NG: Tensor | None = None,
 ) -> LossOutput:
     """As ``kernels.triple_loss``, whose arguments these are, checked."""
     zero = student_hidden_NH.new_zeros((), dtype=statistics_dtype(student_hidden_NH.dtype))
@@ -70,7 +71,8 @@ def triple_loss(
     if weights.clm > 0:
         terms["clm"] = _cross_entropy(student_RV, next_labels_N, next_count)
     if weights.cos > 0:
-        student, teacher = student_hidden_NH.to(zero.dtype), teacher_hidden_NG.detach().to(zero.dtype)
+        compared = student_hidden_NH if projected_hidden_NG is None else projected_hidden_NG
+        student, teacher = compared.to(zero.dtype), teacher_hidden_NG.detach().to(zero.dtype)
         terms["cos"] = (1 - F.cosine_similarity(student, teacher, dim=-1)).sum() / max(attended_count, 1)
 
     total = sum((alpha * terms[name] for name, alpha in weights._asdict().items() if alpha > 0), start=zero)

@@ -29,6 +29,7 @@ def triple_loss(
     alpha_cos: float = 0.0,
     alpha_mse: float = 0.0,
     restrict_ce_to_mask: bool = False,
+    projected_hidden_NG: Tensor | None = None,
 ) -> LossOutput:
     """The weighted loss of one packed micro-batch as its share of a global batch; ``reference`` has its formulas.
 
@@ -36,6 +37,8 @@ def triple_loss(
     and -100 where none does. ``masked_rows_M`` are the indices of the labelled rows, in order: to look for them, as is
     done where they are not given, makes the host wait for the device. The counts are rows of the whole global batch;
     0 stands for "no such row anywhere" and gives a term of 0. Without a teacher only the cross-entropies are possible.
+    ``projected_hidden_NG`` are the student's hidden states taken to the teacher's width; where given, the cosine
+    compares these, and its gradient goes to them alone.
 
     Which code computes it: ``paths``. Gradients are formed in the forward pass and cannot be differentiated again.
     Raises ValueError when shapes, devices, types or terms do not go together, and on a CPU for a label that is no id
@@ -47,12 +50,12 @@ def triple_loss(
         raise ValueError(f"triple_loss: temperature {temperature} must be above 0 and weights 0 or more: {weights}")
     check(
         student_hidden_NH, student_head, teacher_hidden_NG, teacher_head, labels_N, next_labels_N, masked_rows_M,
-        weights,
+        weights, projected_hidden_NG,
     )  # fmt: skip
     path = paths.path_for(student_hidden_NH.device)
     code = reference.triple_loss if path.kernels is None else path.bound(fused.triple_loss)
     return code(
         student_hidden_NH, student_head, teacher_hidden_NG, teacher_head, labels_N, next_labels_N, masked_rows_M,
         attended_count=attended_count, masked_count=masked_count, next_count=next_count, temperature=temperature,
-        weights=weights, restrict_ce_to_mask=restrict_ce_to_mask,
+        weights=weights, restrict_ce_to_mask=restrict_ce_to_mask, projected_hidden_NG=projected_hidden_NG,
     )  # fmt: skip

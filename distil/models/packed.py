@@ -18,6 +18,8 @@ from distil.data.batch import PackedBatch
 
 PACKED = "distil_packed"
 
+QKV = tuple[Tensor, Tensor, Tensor]  # queries, keys and values of a packed batch, each (1, A, N, d)
+
 
 class Padding:
     """Where each of N packed tokens lies in B rows of L places, worked out once for all layers."""
@@ -60,16 +62,42 @@ class Padding:
         return (x if self.full else x.index_select(0, self.slot_N)).unsqueeze(0)
 
 
+class Capture:
+    """Keeps what the attention of one layer, counted from 0, is given in a forward pass; a new one for each pass.
+
+    Layers call ``packed_attention`` once each, in order, so a call's number is its layer's.
+    """
+
+    def __init__(self, layer: int) -> None:
+        self.layer, self.calls = layer, 0
+        self._seen: QKV | None = None
+
+    def take(self, query: Tensor, key: Tensor, value: Tensor) -> None:
+        """Note a layer's call, and what it was given if it is the one."""
+        if self.calls == self.layer:
+            self._seen = (query, key, value)
+        self.calls += 1
+
+    @property
+    def seen(self) -> QKV:
+        """Queries, keys and values of the layer, with their gradients' way back."""
+        if self._seen is None:
+            raise ValueError(f"attention was called {self.calls} times, so there is no layer {self.layer} to capture")
+        return self._seen
+
+
 def packed_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *,
     padding: Padding, scaling: float | None = None, dropout: float = 0.0, sliding_window: int | None = None,
-    **_: object,
+    capture: Capture | None = None, **_: object,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """Attention within each packed sequence; inputs (1, A, N, d), output (1, N, A, d).
 
     Without a look ahead where the module is causal. ``sliding_window`` is 1 more than the distance at which a token is
     still seen, as ModernBERT passes it.
     """
+    if capture is not None:
+        capture.take(query, key, value)
     causal = getattr(module, "is_causal", False)
     window = None if sliding_window is None else sliding_window - 1
     if dropout == 0 and _has_varlen_kernel(query):
