@@ -229,8 +229,9 @@ def _attributes_read() -> set[str]:
 def test_every_field_is_read_somewhere():
     from distil.kernels import triple_loss
 
-    # The fields of [loss] go to the loss as keyword arguments, all but normalize, which the trainer reads.
+    # Fields of [loss] go to the loss as keyword arguments; hidden_layers is read as the numbers it stands for.
     by_keyword = {f.name for f in dataclasses.fields(Loss)} & set(inspect.signature(triple_loss).parameters)
+    by_keyword |= {"hidden_layers"} if "hidden_pairs" in _attributes_read() else set()
     read = _attributes_read()
     unread = [name for name in field_names() if name not in read | by_keyword]
     assert unread == [], f"dead options: {unread}"
@@ -348,7 +349,7 @@ def test_weights_and_an_exponent_exclude_each_other(written, exponent):
         ("student_hidden", -1, "0 or more"), ("student_depth", -1, "0 or more"), ("student_heads", -2, "0 or more"),
         ("student_feed_forward", -1, "0 or more"), ("initial_weights", "zero", "teacher or random"),
         ("relation_heads", 0, "above 0"), ("relation_layer", -2, "-1 or more"), ("kd_until", 0.0, "above 0"),
-        ("kd_until", 1.5, "at most 1"), ("hidden_layers", ["2"], "STUDENT:TEACHER"),
+        ("kd_until", 1.5, "at most 1"),
         ("mask_share", 0.95, "at most 1"), ("keep_share", -0.1, "at most 1"), ("mask_share", -0.1, "at most 1"),
         ("max_length", 0, "above 0"), ("batch_size", 0, "above 0"), ("micro_batch_size", -4, "above 0"),
         *(("sampling_exponent", value, "from 0 to 1") for value in (-0.1, 1.01, math.nan)),
@@ -373,6 +374,13 @@ def test_a_value_out_of_range_is_refused(written, name, value, wanted):
 def test_the_edge_of_a_range_is_within(written, name, value):
     recipe = Recipe.load(written(), {name: value})
     assert value in [getattr(getattr(recipe, table), name, None) for table in GROUPS]
+
+
+@pytest.mark.parametrize("entry", ["2", "a:b", "1:", "1:2:3", "-1:2"])
+def test_pairs_of_layers_that_are_none(written, entry):
+    said = f"hidden_layers is {entry!r}; it must be STUDENT:TEACHER, such as 2:5"
+    assert said in refusal(written(), {"hidden_layers": ["0:0", entry]})
+    assert Recipe.load(written(), {"hidden_layers": ["2:5", "0:11"]}).loss.hidden_pairs == ((2, 5), (0, 11))
 
 
 def test_a_recipe_without_any_loss_is_refused(written):

@@ -101,7 +101,8 @@ def _unseen(padding: Padding, causal: bool, device: torch.device) -> Tensor | No
     (B or 1, 1, L or 1, L); None where all see all. Rows of places without a token need no mask: there X is 0 in student
     and teacher, all scores are equal, and so are the relations.
     """
-    unseen = None if padding.mask_B11L is None else ~padding.mask_B11L
+    seen = padding.mask(None)
+    unseen = None if seen is None else ~seen
     if causal:
         later_LL = torch.ones(padding.longest, padding.longest, dtype=torch.bool, device=device).triu(1)
         unseen = later_LL[None, None] if unseen is None else unseen | later_LL
