@@ -1,0 +1,101 @@
+"""A tiny job of each family: a random teacher with a tokenizer of its kind, text, store and recipe."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import tokenizers
+import torch
+import transformers
+from harness import RECIPE, SPECIAL, WORDS
+from tiny import config
+from tokenizers import decoders, models, pre_tokenizers, processors, trainers
+
+from distil.data.binarize import binarize
+from distil.data.sources import files
+from distil.models.families import FAMILIES
+
+LENGTH = 32
+# Of each family the student and what else its recipe says; "narrow" has every term, and a student of half the width.
+STUDENTS = {
+    "bert": 'student = "distilbert"\nstudent_depth = 2',
+    **{name: 'student = "same"\nstudent_depth = 2' for name in FAMILIES if name not in ("bert", "distilbert")},
+    "distilbert": 'student = "same"\nstudent_layers = [3, 0]',
+    "narrow": 'student = "distilbert"\nstudent_depth = 3\nstudent_hidden = 16\nstudent_feed_forward = 20',
+}
+EVERY_TERM = """alpha_mse = 0.01
+alpha_hidden = 0.5
+hidden_layers = ["0:1", "2:3"]
+alpha_relations = 1.0
+relation_heads = 8
+kd_until = 0.6
+"""
+
+
+def of_model(case: str) -> str:
+    """The family of a case's teacher."""
+    return "bert" if case == "narrow" else case
+
+
+def tokenizer_of(family: str, lines: list[str]) -> transformers.PreTrainedTokenizerFast:
+    """WordPiece, byte-level BPE with RoBERTa's or GPT-2's special tokens, or Unigram, made of the text at hand."""
+    if family in ("bert", "distilbert"):
+        return transformers.BertTokenizerFast(vocab={word: i for i, word in enumerate([*SPECIAL, *WORDS])})
+    if family in ("xlm-roberta", "albert"):
+        names = (
+            ["[CLS]", "[SEP]", "<pad>", "<unk>", "[MASK]"] if family == "albert" else ["<s>", "</s>", "<unk>", "<pad>"]
+        )
+        names += [] if family == "albert" else ["<mask>"]
+        made = tokenizers.Tokenizer(models.Unigram())
+        made.pre_tokenizer, made.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+        trainer = trainers.UnigramTrainer(vocab_size=90, special_tokens=names, unk_token="<unk>", show_progress=False)
+    else:
+        names = ["<|endoftext|>"] if family == "gpt2" else ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+        made = tokenizers.Tokenizer(models.BPE())
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        made.decoder, made.post_processor = decoders.ByteLevel(), processors.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=300, special_tokens=names, show_progress=False,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        )  # fmt: skip
+    made.train_from_iterator(lines, trainer)
+    if family == "gpt2":
+        roles = dict.fromkeys(("bos_token", "eos_token", "unk_token"), names[0])
+    elif family == "albert":
+        roles = dict(zip(("cls_token", "sep_token", "pad_token", "unk_token", "mask_token"), names, strict=True))
+    else:
+        of = {"pad_token": "<pad>", "unk_token": "<unk>", "mask_token": "<mask>"}
+        roles = of | {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>"}
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, **roles)
+
+
+def make_job(folder: Path, case: str) -> Path:
+    """Teacher, text, store with a held-out part and recipe tiny.toml of a case in a folder."""
+    family, rng = of_model(case), random.Random(5)
+    lines = [" ".join(rng.choices(WORDS, weights=range(1, len(WORDS) + 1), k=rng.randint(10, 30))) for _ in range(600)]
+    folder.mkdir()
+    (folder / "text.txt").write_text("\n".join(lines) + "\n")
+    tokenizer = tokenizer_of(family, lines)
+    ids = {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in ("pad", "bos", "eos")}
+    positions = LENGTH + (ids["pad_token_id"] or 0) + 1 if FAMILIES[family].positions_after_pad else LENGTH
+    sizes = {FAMILIES[family].config["positions"]: positions, "vocab_size": len(tokenizer), "initializer_range": 0.3}
+    torch.manual_seed(11)
+    FAMILIES[family].model_class(config(family, **sizes, **ids)).save_pretrained(folder / "teacher")
+    tokenizer.save_pretrained(folder / "teacher")
+    how = {"max_length": LENGTH, "heldout_fraction": 0.1, "progress": False}
+    loaded = transformers.AutoTokenizer.from_pretrained(folder / "teacher")
+    binarize(files([folder / "text.txt"]), loaded, folder / "store", **how)
+    (folder / "tiny.toml").write_text(_recipe(case, folder))
+    return folder
+
+
+def _recipe(case: str, folder: Path) -> str:
+    text = RECIPE.format(teacher=folder / "teacher", store=folder / "store")
+    text = text.replace('student = "distilbert"\nstudent_layers = [0, 2]', STUDENTS[case])
+    if case == "narrow":
+        text = text.replace("[masking]", EVERY_TERM + "[masking]")
+    if FAMILIES[of_model(case)].causal:
+        start, end = text.index("[masking]"), text.index("[data]")
+        text = (text[:start] + text[end:]).replace("alpha_mlm", "alpha_clm")
+    return text
