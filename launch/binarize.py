@@ -5,6 +5,7 @@ binarize.py inspect PREFIX        sizes, lengths, tokens, a few sequences as tex
 binarize.py verify PREFIX ...     every checksum, every id
 binarize.py merge PREFIX PREFIX ... --out PREFIX     several stores as one
 binarize.py adopt PREFIX --tokenizer NAME_OR_DIR     a .bin/.idx pair of Megatron-LM or GPT-NeoX as a store
+binarize.py trim PREFIX --tokenizer NAME_OR_DIR --out DIR     a tokenizer of the ids that the store uses
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import os
 import sys
 
 from distil import errors, options
+
+COMMANDS = ("inspect", "verify", "merge", "adopt", "trim")  # without one of these a store is built
 
 
 def _parser(command: str = "") -> options.Parser:
@@ -49,53 +52,36 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--overwrite", action="store_true", help="replace a store, or a build left unfinished")
 
 
-def build(arguments: list[str]) -> None:
-    """Build the store and print what went into it."""
-    parser = _parser()
-    _add_build(parser)
-    chosen = parser.parse_args(arguments)
-    from distil.data import sources
-    from distil.data.binarize import binarize
-    from distil.data.tokenizer import load_tokenizer
-
-    how = {"text_field": chosen.text_field, "join": chosen.join}
-    if chosen.text:
-        found = sources.files(chosen.text, **how)
-    else:
-        found = [
-            sources.dataset(chosen.dataset, chosen.dataset_config, chosen.split, streaming=chosen.streaming, **how)
-        ]
-    wanted = {name: getattr(chosen, name) for name in ("max_length", "heldout_fraction", "overwrite", "workers")}
-    report = binarize(found, load_tokenizer(chosen.tokenizer), chosen.out, **wanted)
-    print(f"{chosen.out}: done\n{report}")
-
-
-def work_on_stores(command: str, arguments: list[str]) -> None:
-    """Inspect, verify, merge or adopt."""
-    parser = _parser(command)
+def _add_command(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("prefixes", nargs="+" if command in ("verify", "merge") else 1, metavar="PREFIX")
     parser.add_argument(
-        "--tokenizer", required=command == "adopt", metavar="NAME_OR_DIR",
-        help="of a plain .bin/.idx pair, which it makes a store; for inspect also another place of a store's own",
+        "--tokenizer", required=command in ("adopt", "trim"), metavar="NAME_OR_DIR",
+        help="of a plain .bin/.idx pair, which it makes a store; else the store's own, or another place of it",
     )  # fmt: skip
+    if command == "trim":
+        parser.add_argument("--min_count", type=int, default=1, help="keep ids that occur so often in the store")
+        parser.add_argument("--keep", type=int, metavar="N", help="of these only the N most frequent")
+        parser.add_argument("--out", required=True, metavar="DIR", help="folder of the new tokenizer")
     if command == "merge":
         parser.add_argument("--out", required=True, metavar="PREFIX", help="path of the new store, without extension")
-    if command in ("merge", "adopt"):
-        parser.add_argument("--overwrite", action="store_true", help="replace a store that exists")
-    chosen = parser.parse_args(arguments)
-    from distil.data import commands
-
-    for line in commands.COMMANDS[command](**vars(chosen)):
-        print(line, flush=True)
+    if command in ("merge", "adopt", "trim"):
+        parser.add_argument("--overwrite", action="store_true", help="replace what exists")
 
 
 def main() -> None:
-    """Build, or do what the first word says."""
+    """Build, or do what the first word says, and print what comes of it."""
     arguments = sys.argv[1:]
-    if arguments and arguments[0] in ("inspect", "verify", "merge", "adopt"):
-        work_on_stores(arguments[0], arguments[1:])
+    command = arguments.pop(0) if arguments and arguments[0] in COMMANDS else ""
+    parser = _parser(command)
+    if command:
+        _add_command(parser, command)
     else:
-        build(arguments)
+        _add_build(parser)
+    chosen = parser.parse_args(arguments)
+    from distil.data import commands
+
+    for line in commands.COMMANDS[command or "build"](**vars(chosen)):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

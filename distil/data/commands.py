@@ -1,11 +1,12 @@
-"""What ``launch/binarize.py`` does with stores that are there: each command yields the lines that it prints."""
+"""What ``launch/binarize.py`` does: each command yields the lines that it prints."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from distil.data import joining
+from distil.data import joining, sources, trimming
+from distil.data.binarize import binarize
 from distil.data.inspection import inspect
 from distil.data.store import Store
 from distil.data.tokenizer import fingerprint, load_tokenizer
@@ -13,6 +14,27 @@ from distil.errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+
+def build_store(
+    text: list[str] | None,
+    dataset: str | None,
+    dataset_config: str | None,
+    split: str,
+    streaming: bool,
+    text_field: str,
+    join: str,
+    tokenizer: str,
+    out: str,
+    **how: Any,
+) -> Iterator[str]:
+    """Tokenise files or a data set; ``how`` are further arguments of ``binarize``."""
+    rows = {"text_field": text_field, "join": join}
+    if text:
+        found = sources.files(text, **rows)
+    else:
+        found = [sources.dataset(dataset, dataset_config, split, streaming=streaming, **rows)]
+    yield f"{out}: done\n{binarize(found, load_tokenizer(tokenizer), out, **how)}"
 
 
 def _adopt_plain(prefixes: list[str], tokenizer: str | None) -> Iterator[str]:
@@ -66,6 +88,18 @@ def adopt_store(prefixes: list[str], tokenizer: str, overwrite: bool) -> Iterato
     yield f"{prefixes[0]}: a store: {len(store):,} sequences, {store.tokens:,} tokens"
 
 
+def trim_tokenizer(
+    prefixes: list[str], tokenizer: str, min_count: int, keep: int | None, out: str, overwrite: bool
+) -> Iterator[str]:
+    """Write a tokenizer of the ids that a store uses."""
+    yield from _adopt_plain(prefixes, tokenizer)
+    loaded = load_tokenizer(tokenizer)
+    trimmed = trimming.trim(Store.open(prefixes[0]), loaded, min_count, keep)
+    trimming.save(trimmed, out, tokenizer, overwrite)
+    yield f"{out}: {trimming.described(trimmed, loaded)}"
+
+
 COMMANDS: dict[str, Callable[..., Iterator[str]]] = {
-    "inspect": inspect_store, "verify": verify_stores, "merge": merge_stores, "adopt": adopt_store,
+    "build": build_store, "inspect": inspect_store, "verify": verify_stores, "merge": merge_stores,
+    "adopt": adopt_store, "trim": trim_tokenizer,
 }  # fmt: skip

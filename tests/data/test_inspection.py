@@ -95,7 +95,7 @@ def test_mistakes_are_one_line(store, tmp_path):
         assert refused.stderr.count("\n") == 1 and refused.stderr.startswith("error: ") and said in refused.stderr
 
 
-@pytest.mark.parametrize("command", ["inspect", "verify", "merge", "adopt", "--help"])
+@pytest.mark.parametrize("command", ["inspect", "verify", "merge", "adopt", "trim", "--help"])
 def test_help(command):
     shown = launch(*dict.fromkeys((command, "--help")))
     assert shown.returncode == 0 and shown.stderr == "" and "PREFIX" in shown.stdout
