@@ -19,7 +19,7 @@ from distil.errors import Stopped, UserError
 from distil.evaluation.heldout import Heldout
 from distil.health import Health
 from distil.job import Job
-from distil.models.distiller import EVALUATION, TERMS, WEIGHTED_TERMS
+from distil.models.distiller import COMPARING, EVALUATION, TERMS, WEIGHTED_TERMS
 from distil.monitor import Monitor, peak_memory_gib, perplexity
 from distil.schedule import learning_rate
 from distil.stopping import StopRequest
@@ -107,12 +107,14 @@ class Trainer:
             self._health.taken()
         else:  # rare, so the wait for the device does not matter
             raw = dict(zip(TERMS, self._ranks.sum(terms.clone()).tolist(), strict=True))
-            self._health.skipped(self._at.step, self._of_loss(raw), self._engine.loss_scale, self._monitor.warn)
+            self._health.skipped(self._at.step, self._in_use(raw), self._engine.loss_scale, self._monitor.warn)
         return terms
 
-    def _of_loss(self, raw: dict[str, float]) -> dict[str, float]:
-        """The terms that are part of the loss."""
-        return {name: raw[name] for name in WEIGHTED_TERMS if getattr(self._job.recipe.loss, f"alpha_{name}") > 0}
+    def _in_use(self, raw: dict[str, float]) -> dict[str, float]:
+        """The terms that were part of the loss in the step just done."""
+        off = () if self._at.step <= self._job.kd_steps else COMPARING
+        alphas = {name: getattr(self._job.recipe.loss, f"alpha_{name}") for name in WEIGHTED_TERMS}
+        return {name: raw[name] for name, alpha in alphas.items() if alpha > 0 and name not in off}
 
     def _start_clock(self) -> None:
         """Speed and waiting are counted from here on."""
@@ -161,7 +163,7 @@ class Trainer:
         seconds = self._mark[0] - start
         numbers = job.global_batch(at.micro_batch - job.micro_batches)
         counts = job.counts(numbers)
-        weighted = {n: getattr(job.recipe.loss, f"alpha_{n}") * value for n, value in self._of_loss(raw).items()}
+        weighted = {n: getattr(job.recipe.loss, f"alpha_{n}") * value for n, value in self._in_use(raw).items()}
         loss = sum(weighted.values())
         self._health.reported(at.step, loss, self._monitor.warn)
         speed = (at.tokens - since.tokens) / seconds

@@ -22,6 +22,7 @@ from distil.tables import Loss
 MATCHED = ("hidden", "relations")
 TERMS = (*kernels.TERMS, *MATCHED)
 WEIGHTED_TERMS = (*kernels.WEIGHTED_TERMS, *MATCHED)
+COMPARING = ("ce", "cos", "mse", *MATCHED)  # those that need the teacher
 # Sums over predicted positions that an evaluation gathers, in this order.
 EVALUATION = ("predicted", "student_right", "student_nll", "teacher_right", "teacher_nll", "agree")
 EVALUATED_ROWS = 1024  # logits held at once: of a causal model every row is asked

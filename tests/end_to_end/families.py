@@ -14,14 +14,17 @@ from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from distil.data.binarize import binarize
 from distil.data.sources import files
+from distil.data.store import Store
+from distil.data.trimming import save, trim
 from distil.models.families import FAMILIES
 
 LENGTH = 32
-# Of each family the student and what else its recipe says; "narrow" has every term, and a student of half the width.
+# Of each family the student. "trimmed" has a third of its teacher's vocabulary, "narrow" half its width and every term.
 STUDENTS = {
     "bert": 'student = "distilbert"\nstudent_depth = 2',
     **{name: 'student = "same"\nstudent_depth = 2' for name in FAMILIES if name not in ("bert", "distilbert")},
     "distilbert": 'student = "same"\nstudent_layers = [3, 0]',
+    "trimmed": 'student = "distilbert"\nstudent_depth = 2',
     "narrow": 'student = "distilbert"\nstudent_depth = 3\nstudent_hidden = 16\nstudent_feed_forward = 20',
 }
 EVERY_TERM = """alpha_mse = 0.01
@@ -35,13 +38,15 @@ kd_until = 0.6
 
 def of_model(case: str) -> str:
     """The family of a case's teacher."""
-    return "bert" if case == "narrow" else case
+    return case if case in FAMILIES else "bert"
 
 
 def tokenizer_of(family: str, lines: list[str]) -> transformers.PreTrainedTokenizerFast:
     """WordPiece, byte-level BPE with RoBERTa's or GPT-2's special tokens, or Unigram, made of the text at hand."""
     if family in ("bert", "distilbert"):
-        return transformers.BertTokenizerFast(vocab={word: i for i, word in enumerate([*SPECIAL, *WORDS])})
+        letters = sorted(set("".join(WORDS)))
+        pieces = [*SPECIAL, *letters, *(f"##{letter}" for letter in letters), *WORDS]
+        return transformers.BertTokenizerFast(vocab={piece: i for i, piece in enumerate(pieces)})
     if family in ("xlm-roberta", "albert"):
         names = (
             ["[CLS]", "[SEP]", "<pad>", "<unk>", "[MASK]"] if family == "albert" else ["<s>", "</s>", "<unk>", "<pad>"]
@@ -86,6 +91,11 @@ def make_job(folder: Path, case: str) -> Path:
     how = {"max_length": LENGTH, "heldout_fraction": 0.1, "progress": False}
     loaded = transformers.AutoTokenizer.from_pretrained(folder / "teacher")
     binarize(files([folder / "text.txt"]), loaded, folder / "store", **how)
+    if case == "trimmed":
+        trim_to = trim(Store.open(folder / "store"), loaded, keep=40)
+        save(trim_to, folder / "tokenizer", folder / "teacher")
+        small = transformers.AutoTokenizer.from_pretrained(folder / "tokenizer")
+        binarize(files([folder / "text.txt"]), small, folder / "store", overwrite=True, **how)
     (folder / "tiny.toml").write_text(_recipe(case, folder))
     return folder
 
@@ -94,7 +104,9 @@ def _recipe(case: str, folder: Path) -> str:
     text = RECIPE.format(teacher=folder / "teacher", store=folder / "store")
     text = text.replace('student = "distilbert"\nstudent_layers = [0, 2]', STUDENTS[case])
     if case == "narrow":
-        text = text.replace("[masking]", EVERY_TERM + "[masking]")
+        text = text.replace("[masking]", EVERY_TERM + "[masking]").replace("epochs = 12", "epochs = 12\nsteps = 30")
+    if case == "trimmed":
+        text = text.replace("[model]", f'[model]\ntokenizer = "{folder / "tokenizer"}"')
     if FAMILIES[of_model(case)].causal:
         start, end = text.index("[masking]"), text.index("[data]")
         text = (text[:start] + text[end:]).replace("alpha_mlm", "alpha_clm")

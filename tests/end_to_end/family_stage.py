@@ -1,7 +1,7 @@
 """A run of each family in one launch: whole, and in two parts.
 
-Started by the launcher: ``family_stage.py WORK CASE ...``. Every case trains LAST steps in WORK/CASE/whole, HALF of them
-in WORK/CASE/parts, and goes on there to the last; what was printed goes to WORK/CASE/printed.txt.
+Started by the launcher: ``family_stage.py WORK CASE ...``. Every case trains LAST steps in WORK/CASE/whole, HALF of
+them in WORK/CASE/parts, and goes on there to the last; what was printed goes to WORK/CASE/printed.txt.
 """
 
 from __future__ import annotations
