@@ -95,7 +95,7 @@ def by_parts(batcher: Batcher, numbers: range) -> dict[str, float]:
         timed("plan", plan.tokens, number)
         ids_N, lengths_B = timed("gather", store.gather, timed("gather", store.at, places))
         rng = timed("random generator", generator, "masks", batcher.seed, number)
-        inputs_N, labels_N = timed("mask", batcher.masker.mask, ids_N, rng)
+        inputs_N, labels_N = timed("mask", batcher.objective.targets, ids_N, lengths_B, rng)
         timed("pack", PackedBatch.pack, inputs_N, labels_N, lengths_B)
     return taken
 

@@ -12,14 +12,14 @@ from distil.results import RESULTS, Results, Row
 
 RESULT = Results(
     step=1234,
-    masked=567,
+    predicted=567,
     rows=(
         Row("teacher", 0.5849, 7.25, 1.0, 22_713_216, 12.34),
         Row("student before", 0.0, 123456.78, 0.012, 17_000_000, 6.789),
         Row("student after", 0.4, math.inf, None, 0, 100.0),
     ),
 )
-EMPTY = Results(step=1, masked=0, rows=(Row("student after", None, None, None, 1_500_000, 2.0),))
+EMPTY = Results(step=1, predicted=0, rows=(Row("student after", None, None, None, 1_500_000, 2.0),))
 
 
 def columns(table: str) -> list[list[str]]:
@@ -68,10 +68,10 @@ GOOD = {"name": "t", "accuracy": 0.5, "perplexity": 2.0, "agreement": None, "par
 @pytest.mark.parametrize(
     "damaged",
     [
-        None, b"", b'{"step": 1, "masked": 2, "rows": [', b"[]", b"null", b"\xff\xfe", b'{"step": 1, "rows": []}',
-        b'{"step": 1, "masked": 2, "rows": [3]}', b'{"step": 1, "masked": 2, "rows": null}',
-        json.dumps({"step": 1, "masked": 2, "rows": [{**GOOD, "more": 1}]}).encode(),
-        json.dumps({"step": 1, "masked": 2, "rows": [{k: v for k, v in GOOD.items() if k != "name"}]}).encode(),
+        None, b"", b'{"step": 1, "predicted": 2, "rows": [', b"[]", b"null", b"\xff\xfe", b'{"step": 1, "rows": []}',
+        b'{"step": 1, "predicted": 2, "rows": [3]}', b'{"step": 1, "predicted": 2, "rows": null}',
+        json.dumps({"step": 1, "predicted": 2, "rows": [{**GOOD, "more": 1}]}).encode(),
+        json.dumps({"step": 1, "predicted": 2, "rows": [{k: v for k, v in GOOD.items() if k != "name"}]}).encode(),
     ],
 )  # fmt: skip
 def test_damaged_results_are_refused(damaged, tmp_path):
@@ -83,5 +83,5 @@ def test_damaged_results_are_refused(damaged, tmp_path):
 
 
 def test_the_same_file_undamaged_is_read(tmp_path):
-    (tmp_path / RESULTS).write_text(json.dumps({"step": 1, "masked": 2, "rows": [GOOD]}))
+    (tmp_path / RESULTS).write_text(json.dumps({"step": 1, "predicted": 2, "rows": [GOOD]}))
     assert Results.read(tmp_path) == Results(1, 2, (Row("t", 0.5, 2.0, None, 3, 1.0),))

@@ -17,14 +17,15 @@ from distil.errors import UserError, one_line
 from distil.folder import prepared, standing
 from distil.models.families import family_of
 from distil.models.loading import load_config
-from distil.models.student import student_config
+from distil.models.shape import shape_of, student_config
 from distil.prepare import FROM_RECIPE
 
 SECONDS = 30
 # fp32 weights and Adam's two moments.
 BYTES_A_PARAMETER = 12
-# Of a student as wide as BERT-base, for teachers that cannot be looked at: embeddings and head, and each layer.
-ESTIMATED, ESTIMATED_A_LAYER = 24_500_000, 7_100_000
+# Of a student as wide as BERT-base, for teachers that cannot be looked at: embeddings and head, each layer, and of these
+# as many as the teacher would have.
+ESTIMATED, ESTIMATED_A_LAYER, ESTIMATED_LAYERS = 24_500_000, 7_100_000, 12
 
 
 def examine(output_dir: str, recipe: Recipe) -> Iterator[Finding]:
@@ -92,11 +93,12 @@ def _parameters(recipe: Recipe) -> tuple[int, str]:
     model = recipe.model
     try:
         config = within(SECONDS, lambda: load_config(_teacher(recipe)))
-        student = student_config(config, model.student, model.student_layers, model.dropout)
+        student = student_config(config, shape_of(config, model))
         with torch.device("meta"):
             return sum(p.numel() for p in family_of(student).model_class(student).parameters()), ""
     except (UserError, TimeoutError):
-        return ESTIMATED + ESTIMATED_A_LAYER * len(model.student_layers), ", taken to be as wide as BERT-base"
+        layers = len(model.student_layers) or model.student_depth or ESTIMATED_LAYERS
+        return ESTIMATED + ESTIMATED_A_LAYER * layers, ", taken to be as wide as BERT-base"
 
 
 def _teacher(recipe: Recipe) -> str:
