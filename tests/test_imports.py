@@ -24,7 +24,7 @@ LEVELS = [
     ["options", "data"],
     ["models"],
     ["evaluation", "engine", "monitor", "export", "prepare"],
-    ["checkpoint"],
+    ["checkpoint", "guard"],
     ["job"],
     ["results", "doctor"],
     ["rundir", "trainer"],
