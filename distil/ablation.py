@@ -6,6 +6,7 @@ is finished stays finished and what was interrupted goes on.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import platform
@@ -80,6 +81,7 @@ def ablate(options: AblationOptions, variants: Sequence[Variant], stop: StopRequ
                 say(ranks, f"\n{title}\n")
                 done = run(replace(options, output_dir=str(one.folder)), one.recipe, ranks, guard)
                 ranks.first_does(lambda one=one: _note(one, job, ranks))
+                gc.collect()  # its models hang in cycles, and would hold a device's memory beside the next run's
             results.append(done)
         ranks.first_does(lambda: _write(folder, members, results, job, command))
 
