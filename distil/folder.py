@@ -46,7 +46,7 @@ def sync(path: Path) -> None:
 def write_whole(path: Path, text: str) -> None:
     """Replace a small file in one step; it is on disk, with its name, when this returns. Raises OSError."""
     draft = path.with_name(f".{path.name}")
-    with draft.open("w") as file:
+    with draft.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from distil.config import GROUPS, Recipe, shipped_recipes
 from distil.errors import ConfigError
@@ -30,6 +30,10 @@ class Options:
     max_hours: float | None = None
 
 
+Kind = TypeVar("Kind", bound=Options)
+FOLDER = "folder of the run; default: runs/RECIPE, or the next free number"
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are ConfigErrors: one line instead of the usage."""
 
@@ -37,55 +41,15 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; --help lists the options")
 
 
-def parse(arguments: Sequence[str], description: str) -> tuple[Options, Recipe]:
-    """The options and the recipe with its overrides. Raises ConfigError; ``--help`` prints and exits."""
-    first = Parser(add_help=False, allow_abbrev=False)
-    first.add_argument("--recipe", default=DEFAULT_RECIPE)
-    name = first.parse_known_args(arguments)[0].recipe
-    recipe = Recipe.load(name)
-    parser = Parser(description=description, allow_abbrev=False, formatter_class=Formatter)
-    _add_run_options(parser)
-    for title, group in GROUPS.items():
-        _add_group(parser, f"{title} (recipe {recipe.name})", group, getattr(recipe, title))
-    values, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        known = [action.option_strings[-1] for action in parser._actions]
-        raise ConfigError(
-            f"unknown option {unknown[0]}{nearest(unknown[0].split('=')[0], known)}; --help lists the options"
-        )
-    given = vars(values)
-    if given["max_steps"] is not None and given["max_steps"] < 1:
-        raise ConfigError(f"max_steps is {given['max_steps']}; it must be above 0")
-    if given["max_hours"] is not None and not given["max_hours"] > 0:
-        raise ConfigError(f"max_hours is {given['max_hours']}; it must be above 0")
-    options = Options(**{f.name: given.pop(f.name) for f in dataclasses.fields(Options)})
-    del given["local_rank"]
-    return options, Recipe.load(name, given)
-
-
-class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """Help with defaults, wide enough for our longest option, under a description as it is written."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
-
-    def _split_lines(self, text: str, width: int) -> list[str]:
-        return textwrap.wrap(text, width, break_on_hyphens=False)  # names stay whole, to be copied
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=36, width=120)
-
-
-def _add_run_options(parser: argparse.ArgumentParser) -> None:
+def add_run_options(parser: argparse.ArgumentParser, folder: str = FOLDER) -> argparse._ArgumentGroup:
+    """An option for each field of Options; ``folder`` says what output_dir is. Returns their section."""
     run = parser.add_argument_group("run")
     recipes = ", ".join(shipped_recipes())
     run.add_argument("--recipe", metavar="NAME", default=DEFAULT_RECIPE, help=f"{recipes}, or a TOML file")
     run.add_argument(
         "--deepspeed", metavar="PATH", default=Options.deepspeed, help="ds_config: where and how the job runs"
     )
-    run.add_argument(
-        "--output_dir", metavar="DIR", help="folder of the run; default: runs/RECIPE, or the next free number"
-    )
+    run.add_argument("--output_dir", metavar="DIR", help=folder)
     run.add_argument(
         "--max_steps", metavar="N", type=int, help="stop after step N of the schedule, which stays as it is"
     )
@@ -101,6 +65,52 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--dry_run", action="store_true", help="print the plan and exit")
     # The launcher passes its own number; ranks read it from the environment.
     run.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)
+    return run
+
+
+def parse(
+    arguments: Sequence[str], description: str, kind: type[Kind] = Options,
+    add: Callable[[argparse.ArgumentParser], object] = add_run_options,
+) -> tuple[Kind, Recipe]:  # fmt: skip
+    """The options and the recipe with its overrides. Raises ConfigError; ``--help`` prints and exits.
+
+    A program with more options gives its own ``kind`` of them, and what adds them to a parser.
+    """
+    first = Parser(add_help=False, allow_abbrev=False)
+    first.add_argument("--recipe", default=DEFAULT_RECIPE)
+    name = first.parse_known_args(arguments)[0].recipe
+    recipe = Recipe.load(name)
+    parser = Parser(description=description, allow_abbrev=False, formatter_class=Formatter)
+    add(parser)
+    for title, group in GROUPS.items():
+        _add_group(parser, f"{title} (recipe {recipe.name})", group, getattr(recipe, title))
+    values, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        known = [action.option_strings[-1] for action in parser._actions]
+        raise ConfigError(
+            f"unknown option {unknown[0]}{nearest(unknown[0].split('=')[0], known)}; --help lists the options"
+        )
+    given = vars(values)
+    if given["max_steps"] is not None and given["max_steps"] < 1:
+        raise ConfigError(f"max_steps is {given['max_steps']}; it must be above 0")
+    if given["max_hours"] is not None and not given["max_hours"] > 0:
+        raise ConfigError(f"max_hours is {given['max_hours']}; it must be above 0")
+    options = kind(**{f.name: given.pop(f.name) for f in dataclasses.fields(kind)})
+    del given["local_rank"]
+    return options, Recipe.load(name, given)
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Help with defaults, wide enough for our longest option, under a description as it is written."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(text, width, break_on_hyphens=False)  # names stay whole, to be copied
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=36, width=120)
 
 
 def _add_group(parser: argparse.ArgumentParser, title: str, group: type, values: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,12 @@ from distil.checkpoint.saving import Checkpoints
 from distil.config import Recipe
 from distil.data import samples
 from distil.engine.device import DTYPES, precisions_of
-from distil.engine.heartbeat import Heartbeat
-from distil.engine.ranks import Ranks, start_ranks, stop_ranks
+from distil.engine.ranks import Ranks
 from distil.engine.wrapped import Engine
-from distil.errors import ConfigError, RunError, Stopped, UserError
+from distil.errors import ConfigError, RunError
 from distil.export import export_student, write_card
 from distil.folder import prepared
+from distil.guard import Guard, together
 from distil.health import Health
 from distil.job import Job, describe, settle
 from distil.kernels.paths import path_for
@@ -47,77 +47,53 @@ REAL_RUN = (
 )
 
 
-@dataclass(frozen=True)
-class Guard:
-    """What watches over all runs of a process."""
-
-    stop: StopRequest
-    heartbeat: Heartbeat
-
-    def pass_on(self, ranks: Ranks) -> None:
-        """Raise Stopped, on all ranks, where one has been asked to stop while nothing is to be saved."""
-        if code := ranks.most([self.stop.asked(ranks.first)])[0]:
-            why = next(why for why in ranks.gather(self.stop.why) if why is not None)
-            raise Stopped(f"{why}; there was nothing to save, the same command goes on", code)
-
-
 def pretrain(options: Options, recipe: Recipe, stop: StopRequest) -> None:
     """Run ``recipe`` as the options place it, on all ranks of the launcher, until it is done or ``stop`` is asked.
 
     Raises DataError, ConfigError and RunError; Stopped, with everything saved, where it was asked to end early.
     """
-    ranks = start_ranks()
-    heartbeat = Heartbeat(ranks, stop, recipe.run.silence_seconds, recipe.run.hang_seconds)
-    heartbeat.start()
-    try:
-        _run(options, recipe, ranks, Guard(stop, heartbeat))
-    except UserError as ending:
-        if not ending.shared:
-            raise ranks.cause_of(ending) or ending from None
-        heartbeat.end()
-        stop_ranks()
-        raise
-    except Exception as error:
-        stop.hurry = True  # whoever is silent now has gone
-        # Other ranks may be waiting in a collective: to leave politely could hang.
-        if (cause := ranks.cause_of(error)) is not None:
-            raise cause from None
-        raise
-    heartbeat.end()
-    stop_ranks()
+    with together(recipe.run, stop) as (ranks, guard):
+        run(options, recipe, ranks, guard)
 
 
-def _run(options: Options, recipe: Recipe, ranks: Ranks, guard: Guard) -> None:
-    """One run, or what an earlier one left of it."""
+def settled(options: Options, recipe: Recipe, ranks: Ranks, guard: Guard) -> Job:
+    """What the options and the recipe come to on these ranks, said line by line; a teacher is fitted if need be."""
     recipe = ranks.first_does(lambda: with_stores_found(recipe))  # one look, lest two hosts list a folder differently
     precisions = precisions_of(ranks.device)
     placement = ranks.all_do(
         lambda: place(options.deepspeed, recipe, ranks.world, ranks.device.type, precisions, options.precision)
     )
-    _say(ranks, f"distil {distil.__version__}: recipe {recipe.name}")
+    say(ranks, f"distil {distil.__version__}: recipe {recipe.name}")
     if recipe.name == DEFAULT_RECIPE:
-        _say(ranks, f"  a real but small distillation, the embedded default; {REAL_RUN}")
+        say(ranks, f"  a real but small distillation, the embedded default; {REAL_RUN}")
     for note in placement.notes:
-        _say(ranks, f"  {note}")
+        say(ranks, f"  {note}")
     teacher = _resolve_teacher(recipe, options, ranks, guard)
     guard.pass_on(ranks)
     ranks.first_does(lambda: prepare_stores(recipe, teacher))
     job = ranks.all_do(lambda: settle(recipe, placement, teacher, options.max_steps))
-    _say(ranks, describe(job))
+    say(ranks, describe(job))
+    return job
+
+
+def run(options: Options, recipe: Recipe, ranks: Ranks, guard: Guard) -> Results | None:
+    """One run, or what an earlier one left of it; returns what it came to, None where only its plan was asked for."""
+    job = settled(options, recipe, ranks, guard)
     if options.dry_run:
-        return
+        return None
     folder = Path(options.output_dir) if options.output_dir else ranks.first_does(lambda: free_folder(RUNS, job))
     ranks.first_does(lambda: check(folder, job))
     if done := ranks.first_does(lambda: finished(folder, job)):
-        _say(ranks, f"already done in {folder}, at step {done.step:,}; --max_steps or another --output_dir trains on")
+        say(ranks, f"already done in {folder}, at step {done.step:,}; --max_steps or another --output_dir trains on")
     else:
         guard.pass_on(ranks)
         with ExitStack() as stack:
             ranks.first_does(lambda: stack.enter_context(held(folder)))
             done = _train(job, folder, ranks, guard)
-    _say(ranks, f"\n{done.table()}\n")
-    _say(ranks, f"student:     {folder / STUDENT}")
-    _say(ranks, f"tensorboard: tensorboard --logdir {folder.parent}")
+    say(ranks, f"\n{done.table()}\n")
+    say(ranks, f"student:     {folder / STUDENT}")
+    say(ranks, f"tensorboard: tensorboard --logdir {folder.parent}")
+    return done
 
 
 def _resolve_teacher(recipe: Recipe, options: Options, ranks: Ranks, guard: Guard) -> str:
@@ -133,10 +109,10 @@ def _resolve_teacher(recipe: Recipe, options: Options, ranks: Ranks, guard: Guar
         return str(folder / STUDENT)
     if options.dry_run:  # the unfitted model has the same shape
         return _resolve_teacher(of_teacher, options, ranks, guard)
-    _say(ranks, f"  its teacher is fitted first, once, by the recipe {of_teacher.name}; kept in {folder}\n")
+    say(ranks, f"  its teacher is fitted first, once, by the recipe {of_teacher.name}; kept in {folder}\n")
     of_run = Options(of_teacher.name, options.deepspeed, str(folder), None, options.precision)
-    _run(of_run, of_teacher, ranks, guard)
-    _say(ranks, f"\nthe teacher is ready; now the recipe {recipe.name}")
+    run(of_run, of_teacher, ranks, guard)
+    say(ranks, f"\nthe teacher is ready; now the recipe {recipe.name}")
     return str(folder / STUDENT)
 
 
@@ -156,13 +132,13 @@ def _train(job: Job, folder: Path, ranks: Ranks, guard: Guard) -> Results:
     )  # fmt: skip
     health = Health(recipe.run, _least_scale(placement))
     at = Position(0, 0, 0)
-    if (there := checkpoints.restore(engine.state, lambda line: _say(ranks, line))) is not None:
+    if (there := checkpoints.restore(engine.state, lambda line: say(ranks, line))) is not None:
         at = there.position
         health.resume(there.health)
-    _say(ranks, "")
+    say(ranks, "")
     monitor = Monitor(folder / "tensorboard", recipe.name, at.step, at.tokens, job.stop_step, ranks.first)
     monitor.texts(_texts(job))
-    guard.stop.files = (folder / STOP,)
+    guard.watch(folder / STOP)
     try:
         trainer = Trainer(
             job, engine, ranks, checkpoints, monitor, at, health=health, stop=guard.stop, heartbeat=guard.heartbeat
@@ -195,11 +171,11 @@ def _build(job: Job, ranks: Ranks, claim_folder: Callable[[], None]) -> tuple[tr
     recipe, placement = job.recipe, job.placement
     ranks.first_does(lambda: path_for(ranks.device).name)  # builds its kernels once; the others find them built
     path = ranks.all_do(lambda: path_for(ranks.device))
-    _say(ranks, f"  {'loss':<16}{path.name}: {path.why}")
+    say(ranks, f"  {'loss':<16}{path.name}: {path.why}")
     teacher, teacher_family = ranks.all_do(lambda: job.load_teacher(DTYPES[placement.precision]))
     student = ranks.all_do(lambda: job.make_student(teacher))
     for note in _notes(student):
-        _say(ranks, f"  {'initial weights':<16}{note}")
+        say(ranks, f"  {'initial weights':<16}{note}")
     ranks.first_does(claim_folder)
     teacher = teacher.to(ranks.device)
     compared = (teacher, teacher_family) if recipe.loss.needs_teacher else (None, None)
@@ -231,6 +207,7 @@ def _texts(job: Job) -> dict[str, Any]:
     }
 
 
-def _say(ranks: Ranks, line: str) -> None:
+def say(ranks: Ranks, line: str) -> None:
+    """Print a line once."""
     if ranks.first:
         print(line, flush=True)

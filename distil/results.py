@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -19,7 +20,16 @@ from distil.models.loading import load_model
 from distil.monitor import perplexity
 
 RESULTS = "results.json"
+AFTER = "student after"
 COLUMNS = ("", "held-out accuracy", "perplexity", "agreement", "parameters", "ms/sequence")
+
+
+def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with its columns aligned."""
+    lines = [columns, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines)
 
 
 @dataclass(frozen=True)
@@ -55,13 +65,13 @@ class Results:
     rows: tuple[Row, ...]
 
     def table(self) -> str:
-        """A Markdown table with its columns aligned."""
-        lines = [list(COLUMNS), *(row.cells() for row in self.rows)]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
-        lines.insert(1, ["-" * width for width in widths])
-        return "\n".join(
-            "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines
-        )
+        """The figures as a person reads them."""
+        return aligned(COLUMNS, [row.cells() for row in self.rows])
+
+    @property
+    def student(self) -> Row:
+        """The row of the student as it was exported."""
+        return next(row for row in self.rows if row.name == AFTER)
 
     def write(self, folder: Path) -> None:
         """Keep the results in a run's folder."""
@@ -90,11 +100,11 @@ def measure(job: Job, student: Path, step: int, dtype: torch.dtype, device: torc
     after, family = load_model(str(student), dtype)
     batches = heldout_batches(job.heldout, recipe.run.heldout_tokens, causal=family.causal)
     teacher = base.to(device) if recipe.loss.needs_teacher else None
-    students = {"student before": before.to(device), "student after": after.to(device)}
+    students = {"student before": before.to(device), AFTER: after.to(device)}
     figures = {
         name: compare(model, teacher, batches, recipe.loss, f"measuring {name}") for name, model in students.items()
     }
-    last = figures["student after"]
+    last = figures[AFTER]
     rows = []
     if teacher is not None:
         rows.append(_row("teacher", teacher, last.teacher_accuracy, last.teacher_nll, 1.0, last.predicted))

@@ -22,13 +22,14 @@ LEVELS = [
     ["config"],
     ["placement", "kernels", "health", "remote"],
     ["options", "data"],
-    ["models"],
+    ["models", "variants"],
     ["evaluation", "engine", "monitor", "export", "prepare"],
-    ["checkpoint"],
+    ["checkpoint", "guard"],
     ["job"],
     ["results", "doctor"],
-    ["rundir", "trainer"],
+    ["rundir", "trainer", "variation"],
     ["pretrain"],
+    ["ablation"],
     ["launch", "slurm"],
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
@@ -125,18 +126,20 @@ def test_kernels_need_torch_alone(name):
     assert {unit(other) for other in own_imports(name)} <= {"kernels", "errors", "folder"}
 
 
-@pytest.mark.parametrize("name", ["errors", "config", "placement", "options", "schedule", "folder", "hosts", "remote"])
+@pytest.mark.parametrize(
+    "name", ["errors", "config", "placement", "options", "schedule", "folder", "hosts", "remote", "variants"]
+)
 def test_what_refuses_early_needs_the_standard_library_alone(name):
     assert outside(f"distil.{name}") <= sys.stdlib_module_names
 
 
 def test_programs_load_heavy_libraries_late():
-    for name in ("launch.pretrain", "launch.binarize", "launch.doctor", "launch.run"):
+    for name in ("launch.pretrain", "launch.binarize", "launch.doctor", "launch.run", "launch.ablate"):
         top = {
             i for node in sources()[name].body for i in imported(node) if isinstance(node, ast.Import | ast.ImportFrom)
         }
         ours = {i for i in top if i in sources()} - {"distil"}
-        light = {"config", "errors", "hosts", "options", "placement", "remote", "stopping"}
+        light = {"config", "errors", "hosts", "options", "placement", "remote", "stopping", "variants"}
         assert ours <= {f"distil.{module}" for module in light}, name
         assert {i.split(".")[0] for i in top} <= {"distil", *sys.stdlib_module_names}, name
 

@@ -21,8 +21,9 @@ from distil import errors, options
 from distil.engine.heartbeat import Heartbeat
 from distil.engine.ranks import start_ranks, stop_ranks
 from distil.errors import RunError, UserError
+from distil.guard import Guard
 from distil.models.distiller import Distiller
-from distil.pretrain import Guard, _run
+from distil.pretrain import run
 from distil.stopping import StopRequest
 from distil.trainer import Trainer
 
@@ -110,7 +111,7 @@ class Stage:
         code, message = 0, ""
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             try:
-                _run(chosen, recipe, self.ranks, self.guard)
+                run(chosen, recipe, self.ranks, self.guard)
             except UserError as error:
                 code, message = error.code, errors.one_line(error)
                 assert error.shared, f"one rank alone failed, the others would hang: {message}"
