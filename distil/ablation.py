@@ -133,7 +133,7 @@ def _write(folder: Path, members: Sequence[Member], results: Sequence[Results], 
     steps, tokens = results[0].step, _tokens(job, results[0].step)
     numbers = _read(folder) | {
         "command": command, "recipe": {"name": job.recipe.name, **job.recipe.mathematics()},
-        "steps": steps, "tokens_about": tokens, "heldout_positions": results[0].masked,
+        "steps": steps, "tokens_about": tokens, "heldout_positions": results[0].predicted,
         "variants": [line.values() for line in lines],
     }  # fmt: skip
     _keep(folder / NUMBERS, json.dumps(numbers, indent=2) + "\n")

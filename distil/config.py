@@ -62,26 +62,22 @@ class Recipe:
 
     def mathematics(self) -> dict[str, dict[str, Any]]:
         """Every field that decides the trained weights, as plain values a JSON file can hold."""
-        tables = {name: dataclasses.asdict(getattr(self, name)) for name in GROUPS if name != "run"}
-        return {
-            title: {name: list(value) if isinstance(value, tuple) else value for name, value in table.items()}
-            for title, table in tables.items()
-        }
+        return {name: _plain(dataclasses.asdict(getattr(self, name))) for name in GROUPS if name != "run"}
 
 
-def completed(identity: dict[str, Any]) -> dict[str, Any]:
-    """The identity of a run, with fields that there were none of when it was written at their defaults."""
-    tables = {
-        title: {
-            f.name: list(f.default) if isinstance(f.default, tuple) else f.default
-            for f in dataclasses.fields(GROUPS[title])
-            if f.default is not dataclasses.MISSING
-        }
-        | values
-        for title, values in identity.get("mathematics", {}).items()
-        if title in GROUPS
-    }
-    return identity | {"mathematics": identity.get("mathematics", {}) | tables}
+def completed(then: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """The identity of an earlier run, with fields that ``now`` has and there were none of yet at their defaults."""
+    tables = dict(then.get("mathematics", {}))
+    for title, values in now["mathematics"].items():
+        defaults = {f.name: f.default for f in dataclasses.fields(GROUPS[title])}
+        missing = {n: defaults[n] for n in values if defaults.get(n, dataclasses.MISSING) is not dataclasses.MISSING}
+        tables[title] = _plain(missing) | tables.get(title, {})
+    return then | {"mathematics": tables}
+
+
+def _plain(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as a JSON file holds them."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in table.items()}
 
 
 def field_names() -> list[str]:

@@ -27,7 +27,7 @@ LOCK = ".lock"
 def check(folder: Path, job: Job) -> None:
     """Raise ConfigError where ``folder`` holds anything but this very run; nothing is written."""
     if (folder / RUN).exists():
-        apart = difference(_read(folder / RUN), job.identity())
+        apart = _apart(folder, job)
         if apart:
             raise ConfigError(
                 f"output directory {folder} holds another run ({apart}); give the same options to resume it, "
@@ -99,7 +99,7 @@ def free_folder(root: Path, job: Job) -> Path:
         folder = root / (job.recipe.name if number == 1 else f"{job.recipe.name}-{number}")
         if not folder.exists() or ((folder / LOCK).exists() and _unused(folder)):
             return folder
-        same = (folder / RUN).exists() and not difference(_read(folder / RUN), job.identity())
+        same = (folder / RUN).exists() and not _apart(folder, job)
         if same and finished(folder, job) is None:
             return folder
         number += 1
@@ -110,8 +110,14 @@ def _unused(folder: Path) -> bool:
     return folder.is_dir() and all(path.name in (DRAFT, LOCK) for path in folder.iterdir())
 
 
+def _apart(folder: Path, job: Job) -> str:
+    """How the run in a folder differs from a job; empty where it is the same."""
+    now = job.identity()
+    return difference(completed(_read(folder / RUN), now), now)
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return completed(json.loads(path.read_text()))
+        return json.loads(path.read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise DataError(f"{path} cannot be read ({error}); is the folder a run of ours?") from error

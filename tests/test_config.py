@@ -182,9 +182,9 @@ def test_a_run_begun_before_a_field_existed_is_the_same_run():
     identity = {"recipe": "r", "mathematics": Recipe.load("quickstart").mathematics()}
     then = {"recipe": "r", "mathematics": {t: dict(values) for t, values in identity["mathematics"].items()}}
     del then["mathematics"]["loss"]["kd_until"], then["mathematics"]["loss"]["hidden_layers"]
-    assert difference(completed(then), identity) == "" != difference(then, identity)
+    assert difference(completed(then, identity), identity) == "" != difference(then, identity)
     del then["mathematics"]["loss"]["temperature"]  # which has no default
-    assert "temperature" in difference(completed(then), identity)
+    assert "temperature" in difference(completed(then, identity), identity)
 
 
 def test_without_a_label_nothing_goes_on_after_the_teacher(written):

@@ -151,7 +151,7 @@ class Checkpoints:
 
     def _checked(self, name: str) -> Manifest:
         manifest = Manifest.read(self._folder / name)
-        if apart := difference(completed(manifest.identity), self._identity):
+        if apart := difference(completed(manifest.identity, self._identity), self._identity):
             raise ConfigError(
                 f"checkpoint {self._folder / name} is of another run ({apart}); give the same options to resume it, "
                 "or another --output_dir"

@@ -23,7 +23,7 @@ from distil.prepare import FROM_RECIPE
 SECONDS = 30
 # fp32 weights and Adam's two moments.
 BYTES_A_PARAMETER = 12
-# Of a student as wide as BERT-base, for teachers that cannot be looked at: embeddings and head, each layer, and how many.
+# Of a student as wide as BERT-base, for teachers that cannot be looked at: embeddings and head; each layer; layers.
 ESTIMATED, ESTIMATED_A_LAYER, ESTIMATED_LAYERS = 24_500_000, 7_100_000, 12
 
 
