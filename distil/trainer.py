@@ -183,7 +183,7 @@ class Trainer:
             "optimizer/skipped_steps": engine.skipped_steps,
             "speed/tokens_per_second": speed,
             "speed/eta_hours": eta / 3600,
-            "data/predicted_fraction": counts.predicted / counts.attended,
+            f"data/{'masked' if predicts == 'mlm' else 'predicted'}_fraction": counts.predicted / counts.attended,
             "data/epoch": numbers.stop / job.mixture.micro_batches,
             "data/wait_fraction": (seconds_waited - waited) / seconds,
             "data/tokens": at.tokens,

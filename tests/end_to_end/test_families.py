@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -105,6 +106,9 @@ def test_a_causal_run_has_tags_of_its_own(jobs):
     found = tags(jobs / "gpt2" / "whole")
     assert {"loss/clm", "loss_weighted/clm", "teacher/clm_loss", "heldout/clm_accuracy"} <= found
     assert not any("mlm" in tag for tag in found)
+    table = (ROOT / "README.md").read_text().split("| further tag |")[1].split("\n\n")[0]
+    promised = set(re.findall(r"^\| `(\S+)` \|", table, re.MULTILINE))
+    assert promised <= found | tags(jobs / "narrow" / "whole") and "loss/relations" in promised
     predicted = scalars(jobs / "gpt2" / "whole", "data/predicted_fraction")
     assert all(0.9 < value < 1 for value in predicted.values())  # all but the last of each sequence
 

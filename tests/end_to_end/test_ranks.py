@@ -41,7 +41,7 @@ def one_rank(material, tmp_path_factory):
 
 def test_two_ranks_of_two_are_one_rank_of_four(material, one_rank, tmp_path):
     two = run(material, tmp_path / "two", 2, "zero0.json", "--precision", "fp32", "--max_steps", 12)
-    for tag in ("data/tokens", "data/predicted_fraction", "data/epoch", "optimizer/lr"):
+    for tag in ("data/tokens", "data/masked_fraction", "data/epoch", "optimizer/lr"):
         assert scalars(two, tag) == scalars(one_rank, tag)  # the same data, to the bit
     # Masks and dropout are the same numbers; only the order in which four fp32 gradients are added differs, which
     # AdamW's division by sqrt(v) + 1e-6 can blow up a hundredfold over 12 steps: 6e-8 x 100 x 12 < 1e-4.
