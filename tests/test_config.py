@@ -6,12 +6,13 @@ import ast
 import dataclasses
 import inspect
 import math
+import re
 from pathlib import Path
 
 import pytest
 
 import distil
-from distil.config import GROUPS, Loss, Recipe, completed, field_names, nearest, shipped_recipes
+from distil.config import GROUPS, RECIPES, Loss, Recipe, completed, field_names, nearest, shipped_recipes
 from distil.errors import ConfigError
 from distil.identity import difference
 
@@ -112,6 +113,14 @@ PUBLISHED = {
 
 def fields(recipe: Recipe) -> dict[str, object]:
     return {name: value for table in GROUPS for name, value in vars(getattr(recipe, table)).items()}
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_recipe_says_how_to_run_it_on_what_and_what_to_expect(name):
+    head = (RECIPES / f"{name}.toml").read_text().split("\n\n")[0]
+    assert re.search(r"#   (deepspeed launch/pretrain.py|sbatch slurm/pretrain_8xv100.sh) ", head)
+    assert re.search(r"(Corpus|Text): ", head) or "Encoder: " in head
+    assert "To expect: " in head
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -19,11 +19,13 @@ from distil.data.trimming import save, trim
 from distil.models.families import FAMILIES
 
 LENGTH = 32
-# Of each family the student. "trimmed" has a third of its teacher's vocabulary, "narrow" half its width and every term.
+# Of each family the student. "adapted" is a teacher that goes on learning from labels alone; "trimmed" has a third of
+# its teacher's vocabulary, "narrow" half its width and every term.
 STUDENTS = {
     "bert": 'student = "distilbert"\nstudent_depth = 2',
     **{name: 'student = "same"\nstudent_depth = 2' for name in FAMILIES if name not in ("bert", "distilbert")},
     "distilbert": 'student = "same"\nstudent_layers = [3, 0]',
+    "adapted": 'student = "same"',
     "trimmed": 'student = "distilbert"\nstudent_depth = 2',
     "narrow": 'student = "distilbert"\nstudent_depth = 3\nstudent_hidden = 16\nstudent_feed_forward = 20',
 }
@@ -36,9 +38,18 @@ kd_until = 0.6
 """
 
 
+# Each somewhere else: ds_config and precision.
+PLACEMENTS = {
+    "bert": ("zero0", "fp32"), "roberta": ("zero1", "fp16"), "xlm-roberta": ("zero2", "bf16"),
+    "albert": ("zero3", "fp32"), "modernbert": ("zero1_bf16", "bf16"), "gpt2": ("zero3", "fp16"),
+    "distilbert": ("zero2_offload", "fp32"), "adapted": ("zero1", "fp32"), "trimmed": ("zero1", "bf16"),
+    "narrow": ("zero3", "bf16"),
+}  # fmt: skip
+
+
 def of_model(case: str) -> str:
     """The family of a case's teacher."""
-    return case if case in FAMILIES else "bert"
+    return case if case in FAMILIES else "gpt2" if case == "adapted" else "bert"
 
 
 def tokenizer_of(family: str, lines: list[str]) -> transformers.PreTrainedTokenizerFast:
@@ -107,6 +118,8 @@ def _recipe(case: str, folder: Path) -> str:
         text = text.replace("[masking]", EVERY_TERM + "[masking]").replace("epochs = 12", "epochs = 12\nsteps = 30")
     if case == "trimmed":
         text = text.replace("[model]", f'[model]\ntokenizer = "{folder / "tokenizer"}"')
+    if case == "adapted":
+        text = text.replace("alpha_ce = 5.0", "alpha_ce = 0.0").replace("alpha_cos = 1.0", "alpha_cos = 0.0")
     if FAMILIES[of_model(case)].causal:
         start, end = text.index("[masking]"), text.index("[data]")
         text = (text[:start] + text[end:]).replace("alpha_mlm", "alpha_clm")

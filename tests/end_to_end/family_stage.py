@@ -19,6 +19,7 @@ HALF, LAST = 15, 30
 
 def main() -> None:
     """Run the cases and leave; the first that fails ends it."""
+    from families import PLACEMENTS
     from stage import Stage
 
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -26,9 +27,12 @@ def main() -> None:
     stage = Stage(work, work)
     for case in sys.argv[2:]:
         stage.material = work / case
+        where, precision = PLACEMENTS[case]
         printed = []
         for out, steps in (("whole", LAST), ("parts", HALF), ("parts", LAST)):
-            made = stage.train(work / case / out, steps, "--deepspeed", "ds_config/zero1.json")
+            made = stage.train(
+                work / case / out, steps, "--deepspeed", f"ds_config/{where}.json", "--precision", precision
+            )
             if made.code:
                 raise RunError(f"{case}: {made.message}")
             printed.append(made.printed)
@@ -39,6 +43,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
+    sys.path[:0] = [str(Path(__file__).parents[1] / folder) for folder in ("end_to_end", "models", "faults")]
     sys.argv = [a for a in sys.argv if not a.startswith("--local_rank")]
     errors.leave(errors.run(main))

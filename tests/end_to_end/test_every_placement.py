@@ -39,7 +39,9 @@ def test_twenty_steps_and_on_to_forty(material: Material, tmp_path: Path, config
 
 def readme_tags() -> list[str]:
     """The tags that the README promises."""
-    table = (ROOT / "README.md").read_text().split("## TensorBoard tags")[1].split("\n## ")[0].split("| further tag |")[0]
+    table = (
+        (ROOT / "README.md").read_text().split("## TensorBoard tags")[1].split("\n## ")[0].split("| further tag |")[0]
+    )
     return re.findall(r"^\| `([a-z_/0-9]+)`", table, flags=re.MULTILINE)
 
 
