@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -206,14 +207,16 @@ def test_inputs_are_shared_between_models():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_variable_length_kernel_equals_padded_attention(dtype):
+@pytest.mark.parametrize(("causal", "window"), [(False, None), (True, None), (False, 9)])
+def test_variable_length_kernel_equals_padded_attention(dtype, causal, window):
     lengths = [5, 128, 1, 64]
     ends = torch.tensor([0, *torch.tensor(lengths).cumsum(0)], dtype=torch.int32, device="cuda")
     positions = torch.cat([torch.arange(n) for n in lengths]).cuda()
     torch.manual_seed(0)
     packed = [torch.randn(1, 12, sum(lengths), 64, device="cuda") for _ in range(3)]
-    truth, _ = packed_attention(None, *packed, None, padding=Padding(ends, 128, positions))
+    module, how = SimpleNamespace(is_causal=causal), {"sliding_window": window}
+    truth, _ = packed_attention(module, *packed, None, padding=Padding(ends, 128, positions), **how)
     halves = [x.to(dtype) for x in packed]
-    kernel, _ = packed_attention(None, *halves, None, padding=Padding(ends, 128, positions))
+    kernel, _ = packed_attention(module, *halves, None, padding=Padding(ends, 128, positions), **how)
     # Both round inputs, weights and output to 16 bits; outputs are averages of numbers of size 1.
     torch.testing.assert_close(kernel.float(), truth, rtol=0, atol=8 * torch.finfo(dtype).eps)
