@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import transformers
 from torch import nn
 
 from distil.models.families import FAMILIES
+from distil.models.shape import shape_of, student_config
+from distil.models.student import make_student
+from distil.tables import Model
 
 VOCAB, LAYERS, POSITIONS = 97, 4, 40
 _BERT = dict(
@@ -59,3 +64,28 @@ def randomised(model: nn.Module, seed: int = 0, scale: float = 0.2) -> nn.Module
 def tiny(family: str, seed: int = 0, **changes: object) -> transformers.PreTrainedModel:
     """A small model with every parameter random, in eval mode."""
     return randomised(FAMILIES[family].model_class(config(family, **changes)), seed)
+
+
+def asked(family: str, layers: Iterable[int] = (), dropout: float = 0.0, **more: object) -> Model:
+    """What a recipe asks of a student."""
+    return Model(teacher="", student=family, student_layers=tuple(layers), dropout=dropout, **more)
+
+
+def shaped(teacher: transformers.PreTrainedConfig, *how: object, **more: object) -> transformers.PreTrainedConfig:
+    """Config of such a student."""
+    return student_config(teacher, shape_of(teacher, asked(*how, **more)))
+
+
+def student_of(teacher: transformers.PreTrainedModel, *how: object, **more: object) -> transformers.PreTrainedModel:
+    """Such a student, with its teacher's weights."""
+    return make_student(teacher, shape_of(teacher.config, asked(*how, **more)), "teacher", 0).model
+
+
+def bert_config(**changes: object) -> transformers.BertConfig:
+    """A BERT of six layers, with nothing at its default."""
+    shape = dict(
+        vocab_size=97, hidden_size=32, num_hidden_layers=6, num_attention_heads=4, intermediate_size=48,
+        max_position_embeddings=40, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.3, pad_token_id=7,
+        initializer_range=0.5,
+    )  # fmt: skip
+    return transformers.BertConfig(**{**shape, **changes})
