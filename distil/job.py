@@ -24,7 +24,7 @@ from distil.models.family import Family
 from distil.models.loading import load_config, load_model, weights_fingerprint
 from distil.models.shape import Shape, shape_of, student_config
 from distil.models.student import Student, make_student
-from distil.models.vocabulary import ids_of, restrict_vocabulary_
+from distil.models.vocabulary import ids_of, restrict_config_, restrict_vocabulary_
 from distil.placement import Placement
 from distil.prepare import open_stores
 from distil.tables import RANDOM
@@ -112,7 +112,7 @@ def settle(recipe: Recipe, placement: Placement, teacher: str, max_steps: int | 
     _check_objective(recipe, family)
     tokenizer, vocabulary = _tokenizer_of(recipe, teacher, config)
     if vocabulary is not None:
-        config.vocab_size = len(vocabulary)
+        restrict_config_(config, family, vocabulary, special_ids(tokenizer))
     shape = shape_of(config, recipe.model)
     Comparison.of(recipe.loss, student_config(config, shape), config)
     if recipe.data.max_length > family.longest(config):
@@ -163,12 +163,6 @@ def _tokenizer_of(
             f"tokenizer {recipe.model.tokenizer} has {len(unknown):,} tokens that teacher {teacher} has not, such as "
             f"{unknown[0]!r}: logits cannot be compared; take a subset of its vocabulary (binarize.py trim), or "
             "--alpha_ce 0 --alpha_mse 0"
-        )
-    pads = [special_ids(tokenizer).get("pad") for tokenizer in (own, theirs)]
-    if family_of(config).positions_after_pad and pads[0] != pads[1]:
-        raise ConfigError(
-            f"tokenizer {recipe.model.tokenizer} pads with id {pads[0]}, teacher {teacher} with {pads[1]}, from which "
-            "its positions are counted; keep that id"
         )
     return own, ids_V
 
