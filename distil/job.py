@@ -27,7 +27,7 @@ from distil.models.student import Student, make_student
 from distil.models.vocabulary import ids_of, restrict_config_, restrict_vocabulary_
 from distil.placement import Placement
 from distil.prepare import open_stores
-from distil.tables import RANDOM
+from distil.tables import RANDOM, Masking
 
 # Embeddings are often padded to a multiple of 64 or 128 for the hardware; a wider gap is another tokenizer's.
 PADDED_VOCABULARY = 128
@@ -115,8 +115,11 @@ def settle(recipe: Recipe, placement: Placement, teacher: str, max_steps: int | 
         restrict_config_(config, family, vocabulary, special_ids(tokenizer))
     shape = shape_of(config, recipe.model)
     Comparison.of(recipe.loss, student_config(config, shape), config)
-    if recipe.data.max_length > family.longest(config):
-        raise ConfigError(f"max_length is {recipe.data.max_length}, the teacher has {family.longest(config)} positions")
+    if recipe.data.max_length > (longest := family.longest(config)):
+        raise ConfigError(
+            f"max_length is {recipe.data.max_length}, teacher {teacher} has {longest} positions; give --max_length "
+            f"{longest}, and a store binarized with it"
+        )
     stores, heldout = open_stores(recipe, tokenizer)
     data = recipe.data
     weights = [weight for _, weight in data.stores]
@@ -150,7 +153,7 @@ def _tokenizer_of(
     if not 0 <= config.vocab_size - vocab_size(theirs) < PADDED_VOCABULARY:
         raise DataError(
             f"teacher {teacher} has a vocabulary of {config.vocab_size}, its tokenizer one of {vocab_size(theirs)}: "
-            "they are not of one model; use the teacher's own tokenizer"
+            "they are not of one model; put the tokenizer there that it was trained with"
         )
     if not recipe.model.tokenizer:
         return theirs, None
@@ -173,9 +176,12 @@ def _check_objective(recipe: Recipe, family: Family) -> None:
         name, value = ("alpha_mlm", loss.alpha_mlm) if loss.alpha_mlm > 0 else ("mlm_fraction", fraction)
         raise ConfigError(f"{name} is {value}, but a {family.name} predicts the next token: give --{name} 0")
     if not family.causal and loss.alpha_clm > 0:
-        raise ConfigError(f"alpha_clm is {loss.alpha_clm}, but a {family.name} sees the next token: it must be 0")
+        raise ConfigError(f"alpha_clm is {loss.alpha_clm}, but a {family.name} sees the next token: give --alpha_clm 0")
     if not family.causal and not fraction:
-        raise ConfigError(f"mlm_fraction is 0, but a {family.name} learns from masked tokens: give --mlm_fraction 0.15")
+        remedy = "give --mlm_fraction 0.15"
+        if recipe.masking == Masking.none():  # then that alone would not do
+            remedy = "give the recipe a table [masking], as distilbert-base-uncased has one"
+        raise ConfigError(f"mlm_fraction is 0, but a {family.name} learns from masked tokens: {remedy}")
 
 
 def describe(job: Job) -> str:
