@@ -195,10 +195,12 @@ def describe(job: Job) -> str:
     an_epoch = job.mixture.micro_batches
     epochs = job.total_steps * job.micro_batches / an_epoch
     stop = f"; this run stops at {job.stop_step:,}" if job.stop_step < job.total_steps else ""
+    own = job.vocabulary is not None
     rows = {
         "recipe": f"{recipe.name}: {_loss_formula(recipe)}",
         "teacher" if recipe.loss.needs_teacher else "initial weights": f"{job.teacher}, {_size(job.teacher_config)}",
         "student": f"{job.shape.family.name} of {start}, {_size(student)}",
+        **({"vocabulary": f"{len(job.vocabulary):,} ids of {recipe.model.tokenizer}, of both models"} if own else {}),
         "text": "; ".join(_text_of(job, epochs)),
         "held out": "; ".join(f"{s.tokens:,} tokens in {s.prefix}" for s in job.heldout) or "nothing",
         "placement": f"{place.path}: ZeRO-{place.zero_stage}, {place.precision}, {place.ranks} rank(s)",

@@ -93,6 +93,8 @@ def check_restricted(job: Job) -> None:
 def test_a_trimmed_tokenizer(jobs):
     job = settled(jobs / "trimmed")
     check_restricted(job)
+    vocabulary = f"  vocabulary      {len(job.tokenizer)} ids of {jobs / 'trimmed' / 'tokenizer'}, of both models\n"
+    assert vocabulary in describe(job) and "vocabulary" not in describe(settled(jobs / "bert"))
     assert job.identity()["tokenizer"] != settled(jobs / "bert").identity()["tokenizer"]
 
 
