@@ -13,6 +13,8 @@ import transformers
 from families import LENGTH, make_job, refused, settled
 from harness import SPECIAL, WORDS, make_teacher
 
+from distil import prepare
+from distil.config import Recipe
 from distil.data.binarize import binarize
 from distil.data.sources import files
 from distil.data.tokenizer import load_tokenizer
@@ -172,6 +174,18 @@ def test_a_store_of_another_tokenizer(jobs, case, tokenizer):
     said = refused(folder, DataError, tokenizer=chosen, **ONLY_MLM)
     assert said.startswith(f"{folder / 'store'}: built with tokenizer {folder}") and "rebuild the store" in said
     assert re.search(rf"than {chosen or folder / 'teacher'} ", said)
+
+
+def test_sample_texts_are_prepared_by_the_students_tokenizer(jobs, tmp_path, monkeypatch):
+    folder = jobs / "trimmed"
+    monkeypatch.setattr(prepare, "prepared", lambda: tmp_path)
+    monkeypatch.setattr(prepare.samples, "texts", lambda name: (folder / "text.txt").read_text().splitlines())
+    recipe = Recipe.load(str(folder / "tiny.toml"), {"store": ["sample:text"]})
+    prepare.prepare_stores(recipe, str(folder / "teacher"))  # by one rank, before all open what it made
+    made = {path.name for path in tmp_path.iterdir()}
+    job = settled(folder, store=("sample:text",))
+    assert {path.name for path in tmp_path.iterdir()} == made
+    assert job.mixture.stores[0].meta.vocab_size == len(job.tokenizer)
 
 
 def test_a_tokenizer_that_is_not_there(jobs):
