@@ -38,8 +38,11 @@ def export_student(
 
 def write_card(folder: Path, recipe: Recipe, family: Family, steps: int, tokens: int, figures: str) -> None:
     """Put the model card beside the weights: what was trained on what, and a Markdown table of figures."""
+    taught = recipe.loss.needs_teacher
     card = CARD.format(
         recipe=recipe.name, family=family.name, teacher=recipe.model.teacher,
+        tag="distillation" if taught else "pretraining", made="distilled" if taught else "trained",
+        source="teacher" if taught else "initial weights",
         task="text-generation" if family.causal else "fill-mask", loader=_loader(family),
         text=" and ".join(recipe.data.store),
         steps=steps, tokens=tokens, figures=figures, mathematics=json.dumps(recipe.mathematics(), indent=2),
@@ -56,12 +59,12 @@ def _loader(family: Family) -> str:
 CARD = """---
 library_name: transformers
 pipeline_tag: {task}
-tags: [distillation, {family}]
+tags: [{tag}, {family}]
 ---
 
-# {family} distilled by the recipe {recipe}
+# {family} {made} by the recipe {recipe}
 
-- teacher: `{teacher}`
+- {source}: `{teacher}`
 - text: `{text}`
 - training: {steps:,} optimiser steps, {tokens:,} tokens
 

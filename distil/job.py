@@ -24,10 +24,10 @@ from distil.models.family import Family
 from distil.models.loading import load_config, load_model, weights_fingerprint
 from distil.models.shape import Shape, shape_of, student_config
 from distil.models.student import Student, make_student
-from distil.models.vocabulary import ids_of, restrict_vocabulary_
+from distil.models.vocabulary import ids_of, restrict_config_, restrict_vocabulary_
 from distil.placement import Placement
 from distil.prepare import open_stores
-from distil.tables import RANDOM
+from distil.tables import RANDOM, Masking
 
 # Embeddings are often padded to a multiple of 64 or 128 for the hardware; a wider gap is another tokenizer's.
 PADDED_VOCABULARY = 128
@@ -112,11 +112,14 @@ def settle(recipe: Recipe, placement: Placement, teacher: str, max_steps: int | 
     _check_objective(recipe, family)
     tokenizer, vocabulary = _tokenizer_of(recipe, teacher, config)
     if vocabulary is not None:
-        config.vocab_size = len(vocabulary)
+        restrict_config_(config, family, vocabulary, special_ids(tokenizer))
     shape = shape_of(config, recipe.model)
     Comparison.of(recipe.loss, student_config(config, shape), config)
-    if recipe.data.max_length > family.longest(config):
-        raise ConfigError(f"max_length is {recipe.data.max_length}, the teacher has {family.longest(config)} positions")
+    if recipe.data.max_length > (longest := family.longest(config)):
+        raise ConfigError(
+            f"max_length is {recipe.data.max_length}, teacher {teacher} has {longest} positions; give --max_length "
+            f"{longest}, and a store binarized with it"
+        )
     stores, heldout = open_stores(recipe, tokenizer)
     data = recipe.data
     weights = [weight for _, weight in data.stores]
@@ -150,7 +153,7 @@ def _tokenizer_of(
     if not 0 <= config.vocab_size - vocab_size(theirs) < PADDED_VOCABULARY:
         raise DataError(
             f"teacher {teacher} has a vocabulary of {config.vocab_size}, its tokenizer one of {vocab_size(theirs)}: "
-            "they are not of one model; use the teacher's own tokenizer"
+            "they are not of one model; put the tokenizer there that it was trained with"
         )
     if not recipe.model.tokenizer:
         return theirs, None
@@ -164,12 +167,6 @@ def _tokenizer_of(
             f"{unknown[0]!r}: logits cannot be compared; take a subset of its vocabulary (binarize.py trim), or "
             "--alpha_ce 0 --alpha_mse 0"
         )
-    pads = [special_ids(tokenizer).get("pad") for tokenizer in (own, theirs)]
-    if family_of(config).positions_after_pad and pads[0] != pads[1]:
-        raise ConfigError(
-            f"tokenizer {recipe.model.tokenizer} pads with id {pads[0]}, teacher {teacher} with {pads[1]}, from which "
-            "its positions are counted; keep that id"
-        )
     return own, ids_V
 
 
@@ -179,9 +176,12 @@ def _check_objective(recipe: Recipe, family: Family) -> None:
         name, value = ("alpha_mlm", loss.alpha_mlm) if loss.alpha_mlm > 0 else ("mlm_fraction", fraction)
         raise ConfigError(f"{name} is {value}, but a {family.name} predicts the next token: give --{name} 0")
     if not family.causal and loss.alpha_clm > 0:
-        raise ConfigError(f"alpha_clm is {loss.alpha_clm}, but a {family.name} sees the next token: it must be 0")
+        raise ConfigError(f"alpha_clm is {loss.alpha_clm}, but a {family.name} sees the next token: give --alpha_clm 0")
     if not family.causal and not fraction:
-        raise ConfigError(f"mlm_fraction is 0, but a {family.name} learns from masked tokens: give --mlm_fraction 0.15")
+        remedy = "give --mlm_fraction 0.15"
+        if recipe.masking == Masking.none():  # then that alone would not do
+            remedy = "give the recipe a table [masking], as distilbert-base-uncased has one"
+        raise ConfigError(f"mlm_fraction is 0, but a {family.name} learns from masked tokens: {remedy}")
 
 
 def describe(job: Job) -> str:
@@ -195,10 +195,12 @@ def describe(job: Job) -> str:
     an_epoch = job.mixture.micro_batches
     epochs = job.total_steps * job.micro_batches / an_epoch
     stop = f"; this run stops at {job.stop_step:,}" if job.stop_step < job.total_steps else ""
+    own = job.vocabulary is not None
     rows = {
         "recipe": f"{recipe.name}: {_loss_formula(recipe)}",
         "teacher" if recipe.loss.needs_teacher else "initial weights": f"{job.teacher}, {_size(job.teacher_config)}",
         "student": f"{job.shape.family.name} of {start}, {_size(student)}",
+        **({"vocabulary": f"{len(job.vocabulary):,} ids of {recipe.model.tokenizer}, of both models"} if own else {}),
         "text": "; ".join(_text_of(job, epochs)),
         "held out": "; ".join(f"{s.tokens:,} tokens in {s.prefix}" for s in job.heldout) or "nothing",
         "placement": f"{place.path}: ZeRO-{place.zero_stage}, {place.precision}, {place.ranks} rank(s)",

@@ -99,7 +99,7 @@ def prepare_stores(recipe: Recipe, teacher: str) -> None:
     Raises DataError for damage. Beyond CHECKED_BYTES stores are not read: ``binarize verify`` does that.
     """
     if any(prefix.startswith(samples.PREFIX) for prefix, _ in recipe.data.stores):
-        tokenizer = load_tokenizer(teacher)
+        tokenizer = load_tokenizer(recipe.model.tokenizer or teacher)
         for prefix, _ in recipe.data.stores:
             _resolved(prefix, tokenizer, recipe.data.max_length)
     else:

@@ -80,7 +80,8 @@ class Loss:
         alphas = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name.startswith("alpha_")}
         for name, alpha in alphas.items():
             require(alpha >= 0, name, alpha, "0 or more")
-        require(any(alphas.values()), "loss", alphas, "a weight above 0 for at least one term")
+        if not any(alphas.values()):
+            raise ConfigError(f"every term of the loss has weight 0; give one of --{', --'.join(alphas)} above 0")
         require(self.relation_heads > 0, "relation_heads", self.relation_heads, "above 0")
         require(self.relation_layer >= -1, "relation_layer", self.relation_layer, "-1 or more")
         require(0 < self.kd_until <= 1, "kd_until", self.kd_until, "above 0 and at most 1")

@@ -13,7 +13,7 @@ import torch
 from distil.config import Recipe
 from distil.data import samples
 from distil.doctor.finding import FAIL, OK, WARN, Finding, within
-from distil.errors import UserError, one_line
+from distil.errors import ConfigError, DataError, one_line
 from distil.folder import prepared, standing
 from distil.models.families import family_of
 from distil.models.loading import load_config
@@ -67,7 +67,10 @@ def _writable(folder: Path, output_dir: str) -> Finding:
 
 
 def _room(folder: Path, recipe: Recipe) -> Finding:
-    parameters, why = _parameters(recipe)
+    try:
+        parameters, why = _parameters(recipe)
+    except ConfigError as error:
+        return Finding(FAIL, "student", f"{recipe.name} has none of this teacher", one_line(error))
     checkpoints = recipe.run.keep_checkpoints + 1
     needed = checkpoints * BYTES_A_PARAMETER * parameters
     try:
@@ -83,19 +86,22 @@ def _room(folder: Path, recipe: Recipe) -> Finding:
     if free < needed:
         return Finding(FAIL, "disk", found, "make room, lower keep_checkpoints, or give another --output_dir")
     if why:
-        return Finding(WARN, "disk", found, f"the teacher {recipe.model.teacher} is not on this disk")
+        return Finding(WARN, "disk", found, f"teacher {recipe.model.teacher} cannot be read here")
     return Finding(OK, "disk", found)
 
 
 def _parameters(recipe: Recipe) -> tuple[int, str]:
-    """How many the student has, and why that is an estimate, where it is one."""
+    """How many the student has, and why that is an estimate, where it is one.
+
+    Raises ConfigError where the teacher is here, and of another kind than the recipe's student.
+    """
     model = recipe.model
     try:
         config = within(SECONDS, lambda: load_config(_teacher(recipe)))
         student = student_config(config, shape_of(config, model))
         with torch.device("meta"):
             return sum(p.numel() for p in family_of(student).model_class(student).parameters()), ""
-    except (UserError, TimeoutError):
+    except (DataError, TimeoutError):
         layers = len(model.student_layers) or model.student_depth or ESTIMATED_LAYERS
         return ESTIMATED + ESTIMATED_A_LAYER * layers, ", taken to be as wide as BERT-base"
 

@@ -39,8 +39,8 @@ class Comparison:
         if loss.alpha_relations > 0:
             other = teacher_depth - 1 if loss.relation_layer == -1 else loss.relation_layer
             _check_layer("relation_layer", other, teacher_depth, "teacher")
-            check_relation_heads(width, loss.relation_heads, "student")
-            check_relation_heads(teacher_width, loss.relation_heads, "teacher")
+            check_relation_heads(width, loss.relation_heads, "student", teacher_width)
+            check_relation_heads(teacher_width, loss.relation_heads, "teacher", width)
             relations = (depth - 1, other)
         projected = width != teacher_width and (loss.alpha_cos > 0 or loss.alpha_hidden > 0)
         return cls(pairs, relations, projected)

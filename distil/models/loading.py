@@ -26,7 +26,7 @@ def load_config(name_or_dir: str) -> transformers.PreTrainedConfig:
         return transformers.AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     except ConfigError:
         raise
-    except (OSError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - a value of the wrong type has an error of its own, of no common kind
         raise DataError(_refusal(name_or_dir, "config.json", error)) from error
 
 
@@ -53,17 +53,30 @@ def load_model(name_or_dir: str, dtype: torch.dtype) -> tuple[transformers.PreTr
     try:
         model, info = family.model_class.from_pretrained(
             name, revision=revision, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False,
-            output_loading_info=True,
+            output_loading_info=True, ignore_mismatched_sizes=True,  # refused below, in words of our own
         )  # fmt: skip
     except Exception as error:  # safetensors raises its own type for a damaged file, the hub client several
         raise DataError(_refusal(name_or_dir, "model.safetensors", error)) from error
-    if info["missing_keys"] or info["mismatched_keys"]:
-        missing = sorted(info["missing_keys"]) or sorted(key for key, *_ in info["mismatched_keys"])
-        raise DataError(
-            f"model {name_or_dir} lacks {len(missing)} tensors of a {family.name} with its head, such as "
-            f"{missing[0]}; fit a head first, as the recipe quickstart-teacher does"
-        )
+    _refuse_incomplete(
+        name_or_dir, family, sorted(info["missing_keys"]), sorted(key for key, *_ in info["mismatched_keys"])
+    )
     return model.eval().requires_grad_(False), family
+
+
+def _refuse_incomplete(name_or_dir: str, family: Family, missing: list[str], mismatched: list[str]) -> None:
+    """Raise DataError where a checkpoint lacks tensors, or has them in other shapes than its config says."""
+    if missing and not any(name.startswith(f"{family.encoder}.") for name in missing):
+        raise DataError(
+            f"model {name_or_dir} is a {family.name} without its head, {len(missing)} tensors such as {missing[0]}; "
+            f"load and save it as {family.model_class.__name__} of transformers, which makes a head, and fit that by "
+            "--recipe distilbert-base-uncased-teacher-mlm"
+        )
+    if missing or mismatched:
+        what = f"has {len(missing)} tensors less" if missing else f"has {len(mismatched)} tensors of other shapes"
+        raise DataError(
+            f"model {name_or_dir} {what} than its config.json says, such as {(missing or mismatched)[0]}; give it the "
+            "config.json and the model.safetensors of one model"
+        )
 
 
 def _refusal(name_or_dir: str, file: str, error: Exception) -> str:

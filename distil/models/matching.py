@@ -10,6 +10,7 @@ width d, R relation heads of width e = A d / R, B sequences, L the longest.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -48,15 +49,18 @@ def hidden_loss(
     return torch.stack(terms).sum() / max(count, 1)
 
 
-def check_relation_heads(width: int, relation_heads: int, whose: str) -> None:
-    """Raise ConfigError where attention of this width, all its heads together, has no such number of relation heads."""
+def check_relation_heads(width: int, relation_heads: int, whose: str, other: int = 0) -> None:
+    """Raise ConfigError where attention of this width, all its heads together, has no such number of relation heads.
+
+    What is then advised also fits the width ``other``.
+    """
     if 0 < relation_heads <= width and width % relation_heads == 0:
         return
-    fitting = [heads for heads in range(1, width + 1) if width % heads == 0]
+    fitting = [heads for heads in range(1, width + 1) if math.gcd(width, other) % heads == 0]
     nearest = [*[h for h in fitting if h < relation_heads][-1:], *[h for h in fitting if h > relation_heads][:1]]
     raise ConfigError(
-        f"{relation_heads} relation heads do not divide the width {width} of the {whose}'s attention: take "
-        f"{' or '.join(map(str, nearest))}"
+        f"{relation_heads} relation heads do not divide the width {width} of the {whose}'s attention; give "
+        f"--relation_heads {' or '.join(map(str, nearest))}"
     )
 
 

@@ -50,9 +50,17 @@ def shape_of(teacher: transformers.PreTrainedConfig, model: Model) -> Shape:
         )
     target = source if model.student == SAME else FAMILIES[model.student]
     if target.causal != source.causal:
+        fitting = ", ".join(family.name for family in FAMILIES.values() if family.causal == source.causal)
         raise ConfigError(
-            f"student {target.name}: it predicts {_says(target)}, the teacher, a {source.name}, {_says(source)}"
+            f"student {target.name}: it predicts {_says(target)}, the teacher, a {source.name}, {_says(source)}; give "
+            f"--student {SAME}, or one of: {fitting}"
         )
+    for name in target.per_layer:
+        if not hasattr(teacher, name):
+            raise ConfigError(
+                f"student {target.name}: its layers have {name} of their teacher's, and a {source.name} has none; give "
+                f"--student {SAME}, or another family"
+            )
     depth = source.number(teacher, "layers")
     layers = model.student_layers or spread(model.student_depth or depth, depth)
     for layer in layers:
@@ -63,7 +71,8 @@ def shape_of(teacher: transformers.PreTrainedConfig, model: Model) -> Shape:
     eps = getattr(teacher, source.config.get("norm_eps", ""), source.layer_norm_eps)
     if target.layer_norm_eps is not None and eps != target.layer_norm_eps:
         raise ConfigError(
-            f"a {target.name} student has LayerNorm epsilon {target.layer_norm_eps:g}, the teacher {eps:g}"
+            f"a {target.name} student has LayerNorm epsilon {target.layer_norm_eps:g}, the teacher {eps:g}; give "
+            f"--student {SAME}, or another family"
         )
     return Shape(target, layers, *_sizes(teacher, source, model), model.dropout)
 

@@ -82,11 +82,12 @@ def _keys(module: nn.Module) -> list[str]:
 
 def _check_alike(name: str, theirs: nn.Module, ours: nn.Module, own: int | None, other: int | None) -> None:
     if _keys(theirs) != _keys(ours):
-        where = (
-            f"layer {own} of the student cannot start as layer {other}" if own is not None else "it cannot be copied"
-        )
+        if own is None:
+            where, remedy = "the student's cannot start as the teacher's", "choose another --student"
+        else:
+            where, remedy = f"layer {own} of the student cannot start as layer {other}", "choose other --student_layers"
         raise ConfigError(
-            f"{name.removeprefix('layer.')}: {where}: they are not built alike; choose other student_layers"
+            f"{name.removeprefix('layer.')}: {where}: they are not built alike; {remedy}, or --initial_weights random"
         )
 
 

@@ -60,6 +60,19 @@ def ids_of(
     return ids_V, [token for token in tokens if token is not None]
 
 
+def restrict_config_(
+    config: transformers.PreTrainedConfig, family: Family, ids_V: np.ndarray, special: Mapping[str, int] | None = None
+) -> None:
+    """Make a config, in place, that of the model that ``restrict_vocabulary_`` leaves, which explains the arguments.
+
+    Raises ConfigError, before anything is changed, where positions are counted from the pad and it would move.
+    """
+    if family.positions_after_pad:
+        _refuse_moved_pad(config.pad_token_id, family, ids_V, special)
+    config.vocab_size = len(ids_V)
+    _renumber(config, family, ids_V, special)
+
+
 def restrict_vocabulary_(
     model: transformers.PreTrainedModel, family: Family, ids_V: np.ndarray, special: Mapping[str, int] | None = None
 ) -> None:
@@ -75,18 +88,15 @@ def restrict_vocabulary_(
     if ids_V.size == 0 or ids_V.min() < 0 or ids_V.max() >= rows:
         found = f"{ids_V.min()} to {ids_V.max()}" if ids_V.size else "none"
         raise ConfigError(f"ids {found} of a model with a vocabulary of {rows:,}; give a tokenizer of that model's ids")
-    after_pad = getattr(family, "positions_after_pad", False)
-    if after_pad:
-        _refuse_moved_pad(config.pad_token_id, family, ids_V, special)
+    restrict_config_(config, family, ids_V, special)
     cut: dict[nn.Parameter, nn.Parameter] = {}
     for module, name, old in list(_rows_by_id(model, rows)):
         if old not in cut:
             chosen = torch.from_numpy(ids_V).to(old.device)
             cut[old] = nn.Parameter(old.detach()[chosen], requires_grad=old.requires_grad)
         setattr(module, name, cut[old])
-    config.vocab_size = len(ids_V)
-    for owner in filter(None, (config, getattr(model, "generation_config", None))):
-        _renumber(owner, ids_V, special or {}, {"pad_token_id"} if after_pad else set())
+    if getattr(model, "generation_config", None) is not None:
+        _renumber(model.generation_config, family, ids_V, special)
     embeddings, decoder = model.get_input_embeddings(), model.get_output_embeddings()
     embeddings.num_embeddings = decoder.out_features = len(ids_V)
     if embeddings.padding_idx is not None:
@@ -123,12 +133,13 @@ def _refuse_moved_pad(pad: int, family: Family, ids_V: np.ndarray, special: Mapp
 
 def _renumber(
     owner: transformers.PreTrainedConfig | transformers.GenerationConfig,
+    family: Family,
     ids_V: np.ndarray,
-    special: Mapping[str, int],
-    fixed: set[str],
+    special: Mapping[str, int] | None,
 ) -> None:
     """Give the special tokens in a config their new ids, or None for those that are gone."""
-    for name in _CONFIGURED.keys() - fixed:
+    special = special or {}
+    for name in _CONFIGURED.keys() - ({"pad_token_id"} if family.positions_after_pad else set()):
         old = getattr(owner, name, None)
         if _CONFIGURED[name] in special and (old is not None or name == "pad_token_id"):
             setattr(owner, name, int(special[_CONFIGURED[name]]))

@@ -71,6 +71,12 @@ def test_a_teacher_that_is_not_here_is_estimated(tmp_path):
     assert room.state == WARN and "as wide as BERT-base" in room.found and "take 2.4 GB" in room.found
 
 
+def test_a_teacher_that_the_recipe_has_no_student_of(tmp_path, material):
+    _, finding = examine(str(tmp_path), Recipe.load("distilgpt2", {"teacher": str(material.teacher)}))
+    assert (finding.state, finding.name) == (FAIL, "student")
+    assert "student gpt2: it predicts the next token, the teacher, a bert, masked tokens; give --" in str(finding)
+
+
 def test_a_folder_on_a_disk_that_has_gone_is_a_finding(monkeypatch, recipe):
     monkeypatch.setattr(storage, "SECONDS", 0.2)
     monkeypatch.setattr(storage, "standing", lambda _: time.sleep(5))

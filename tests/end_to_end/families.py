@@ -5,18 +5,23 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import pytest
 import tokenizers
 import torch
 import transformers
-from harness import RECIPE, SPECIAL, WORDS
+from harness import RECIPE, ROOT, SPECIAL, WORDS
 from tiny import config
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
+from distil.config import Recipe
 from distil.data.binarize import binarize
 from distil.data.sources import files
 from distil.data.store import Store
 from distil.data.trimming import save, trim
+from distil.errors import ConfigError, one_line
+from distil.job import Job, settle
 from distil.models.families import FAMILIES
+from distil.placement import place
 
 LENGTH = 32
 # Of each family the student. "adapted" is a teacher that goes on learning from labels alone; "trimmed" has a third of
@@ -109,6 +114,22 @@ def make_job(folder: Path, case: str) -> Path:
         binarize(files([folder / "text.txt"]), small, folder / "store", overwrite=True, **how)
     (folder / "tiny.toml").write_text(_recipe(case, folder))
     return folder
+
+
+def settled(folder: Path, max_steps: int | None = None, ranks: int = 1, **changes: object) -> Job:
+    """The job of a folder's recipe with some fields changed, as a run settles it before any model is loaded."""
+    recipe = Recipe.load(str(folder / "tiny.toml"), changes)
+    placement = place(ROOT / "ds_config" / "zero1.json", recipe, ranks, "cpu", ("fp32",), "fp32")
+    return settle(recipe, placement, recipe.model.teacher, max_steps)
+
+
+def refused(folder: Path, kind: type[Exception] = ConfigError, **changes: object) -> str:
+    """What a user is told of such a job, which must be refused: one line."""
+    with pytest.raises(kind) as caught:
+        settled(folder, **changes)
+    said = str(caught.value)
+    assert said == one_line(said)
+    return said
 
 
 def _recipe(case: str, folder: Path) -> str:

@@ -113,6 +113,20 @@ def test_student_layer_out_of_range(copy):
     refused(copy, 78, "layer 4", "4 layers", options=("--student_layers", 0, 4))
 
 
+def test_student_that_predicts_something_else(copy):
+    refused(copy, 78, "student gpt2", "a bert, masked tokens", "give --student same", options=("--student", "gpt2"))
+
+
+def test_max_length_beyond_the_teachers_positions(copy):
+    refused(copy, 78, str(copy.teacher), "64 positions", "give --max_length 64", options=("--max_length", 65))
+
+
+def test_config_of_a_teacher_with_a_value_of_the_wrong_type(copy):
+    config = json.loads((copy.teacher / "config.json").read_text())
+    (copy.teacher / "config.json").write_text(json.dumps(config | {"hidden_size": "32"}))
+    refused(copy, 65, str(copy.teacher), "config.json", "hidden_size")
+
+
 def test_bad_json(copy, tmp_path):
     (tmp_path / "bad.json").write_text('{"train_batch_size": "auto",\n "fp16": {]}')
     refused(copy, 78, "bad.json", "line 2", options=("--deepspeed", tmp_path / "bad.json"))

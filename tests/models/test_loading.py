@@ -115,7 +115,11 @@ def test_an_encoder_without_its_head(tmp_path):
     transformers.BertModel(BERT).save_pretrained(tmp_path / "encoder")
     message = refusal(tmp_path / "encoder")
     assert str(tmp_path / "encoder") in message
-    assert "cls.predictions" in message and "head" in message and "quickstart-teacher" in message
+    assert "bert without its head, 6 tensors such as cls.predictions" in message
+    assert "save it as BertForMaskedLM" in message and "-teacher-mlm" in message
+    # What the message says can be done.
+    transformers.BertForMaskedLM.from_pretrained(tmp_path / "encoder").save_pretrained(tmp_path / "whole")
+    load_model(str(tmp_path / "whole"), torch.float32)
 
 
 def test_a_distilbert_without_its_head(tmp_path):
@@ -127,7 +131,24 @@ def test_weights_of_another_shape(saved):
     folder, _ = saved()
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 24}))
-    assert str(folder) in refusal(folder)
+    message = refusal(folder)
+    assert f"model {folder} has 6 tensors of other shapes than its config.json says, such as bert.enc" in message
+
+
+def test_fewer_layers_than_the_config_says(saved):
+    folder, _ = saved()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    message = refusal(folder)
+    assert f"model {folder} has 16 tensors less than its config.json says, such as bert.encoder.layer.2" in message
+
+
+def test_a_value_of_the_wrong_type_in_a_config(saved):
+    folder, _ = saved()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_size": "16"}))
+    message = refusal(folder)
+    assert f"model folder {folder}: config.json is missing or damaged" in message and "hidden_size" in message
 
 
 def test_a_model_of_no_known_family(tmp_path):

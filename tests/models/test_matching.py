@@ -207,13 +207,19 @@ def test_relation_heads_that_divide(heads):
 
 
 @pytest.mark.parametrize(
-    ("heads", "take"), [(7, "take 6 or 8"), (0, "take 1"), (-3, "take 1"), (769, "take 768"), (500, "take 384 or 768")]
-)
-def test_relation_heads_that_do_not_divide(heads, take):
+    ("heads", "other", "fit"),
+    [
+        (7, 0, "6 or 8"), (0, 0, "1"), (-3, 0, "1"), (769, 0, "768"), (500, 0, "384 or 768"),
+        (7, 256, "4 or 8"), (500, 384, "384"), (7, 769, "1"),
+    ],
+)  # fmt: skip
+def test_relation_heads_that_do_not_divide(heads, other, fit):
     with pytest.raises(ConfigError) as caught:
-        check_relation_heads(768, heads, "teacher")
+        check_relation_heads(768, heads, "teacher", other)
     said = str(caught.value)
-    assert said == f"{heads} relation heads do not divide the width 768 of the teacher's attention: {take}"
+    assert said == (
+        f"{heads} relation heads do not divide the width 768 of the teacher's attention; give --relation_heads {fit}"
+    )
 
 
 def test_what_does_not_go_together_is_refused():

@@ -57,8 +57,13 @@ def test_layers_of_a_kind_keep_it():
 
 
 def test_a_layer_that_is_built_otherwise_is_refused():
-    with pytest.raises(ConfigError, match="input_norm: layer 0 of the student cannot start as layer 1"):
-        student_of(tiny("modernbert"), "same", (1, 2), 0.0)
+    teacher = tiny("modernbert")
+    with pytest.raises(ConfigError, match="input_norm: layer 0 of the student cannot start as layer 1.*student_layers"):
+        student_of(teacher, "same", (1, 2))
+    with pytest.raises(ConfigError, match="embeddings_norm: the student's cannot start as the teacher's.*another --"):
+        student_of(teacher, "bert", (1, 2))
+    shape = shape_of(teacher.config, asked("bert", (1, 2)))  # the other way out that is named
+    assert make_student(teacher, shape, "random", 0).random
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -192,11 +197,13 @@ def test_dropout_reaches_the_modules():
         ({}, "distilbert", (0, 6), "layer 6 is out of range: the teacher has 6 layers, 0 to 5"),
         ({}, "distilbert", (-1,), "layer -1 is out of range"),
         ({"num_hidden_layers": 2}, "bert", (0, 2), "the teacher has 2 layers, 0 to 1"),
-        ({}, "gpt2", (0,), "student gpt2: it predicts the next token, the teacher, a bert, masked tokens"),
+        ({}, "gpt2", (0,), "student gpt2: it predicts the next token, the teacher, a bert, masked tokens; give "
+         "--student same, or one of: bert, distilbert, roberta, xlm-roberta, albert, modernbert"),
+        ({}, "modernbert", (0,), "modernbert: its layers have layer_types of their teacher's, and a bert has none; "),
         ({}, "distilbrt", (0,), "student distilbrt: no such family (did you mean distilbert?); there are: bert, "),
-        ({"layer_norm_eps": 1e-5}, "distilbert", (0,), "LayerNorm epsilon 1e-12, the teacher 1e-05"),
+        ({"layer_norm_eps": 1e-5}, "distilbert", (0,), "LayerNorm epsilon 1e-12, the teacher 1e-05; give --"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_made_is_refused(changes, family, layers, said):
     with pytest.raises(ConfigError) as caught:
         shaped(bert_config(**changes), family, layers, 0.1)
