@@ -141,11 +141,11 @@ def anothers_checkpoints(stage: Stage) -> Outcome:
     return stage.train(run, 15, "--lr", "1e-3")
 
 
-def under(config: str, precision: str, name: str, steps: range, **how: object) -> Callable[[Stage], Outcome]:
-    """A case in which the teacher gives NaN, in a placement of its own."""
+def under(config: str, precision: str, name: str, steps: range, side: int = 1) -> Callable[[Stage], Outcome]:
+    """A case in which the teacher (or the student, side 0) gives NaN, in a placement of its own."""
 
     def case(stage: Stage) -> Outcome:
-        with stage.teacher_gives(float("nan"), steps):
+        with stage.hidden_times(float("nan"), steps, side):
             options = ("--deepspeed", f"ds_config/{config}.json", "--precision", precision, "--max_bad_steps", "3")
             return stage.train(stage.work / name, 8, *options)
 
