@@ -28,6 +28,7 @@ from distil.stopping import StopRequest
 from distil.trainer import Trainer
 
 SAVED = 10  # step of the newest checkpoint in the run that cases spoil; the one before is at half of it
+NEWEST = f"checkpoints/step-{SAVED:08}"
 LAST = 15
 
 
