@@ -8,7 +8,7 @@ from pathlib import Path
 import tokenizers
 import torch
 import transformers
-from harness import RECIPE, SPECIAL, WORDS
+from harness import RECIPE, SPECIAL, WORDS, Material, make_material, with_other
 from tiny import config
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
@@ -79,7 +79,7 @@ def make_job(folder: Path, case: str) -> Path:
     """Teacher, text, store with a held-out part and recipe tiny.toml of a case in a folder."""
     family, rng = of_model(case), random.Random(5)
     lines = [" ".join(rng.choices(WORDS, weights=range(1, len(WORDS) + 1), k=rng.randint(10, 30))) for _ in range(600)]
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     (folder / "text.txt").write_text("\n".join(lines) + "\n")
     tokenizer = tokenizer_of(family, lines)
     ids = {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in ("pad", "bos", "eos")}
@@ -98,6 +98,14 @@ def make_job(folder: Path, case: str) -> Path:
         binarize(files([folder / "text.txt"]), small, folder / "store", overwrite=True, **how)
     (folder / "tiny.toml").write_text(_recipe(case, folder))
     return folder
+
+
+def make_causal_material(folder: Path) -> Material:
+    """As harness.make_material, a causal job: GPT-2 to a smaller GPT-2."""
+    return with_other(make_job(folder, "gpt2"), random.Random(6))
+
+
+MATERIALS = {"mlm": make_material, "clm": make_causal_material}  # of each objective, made in a folder
 
 
 def _recipe(case: str, folder: Path) -> str:

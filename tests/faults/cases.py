@@ -156,6 +156,7 @@ PLACEMENTS = (("zero0", "fp32"), ("zero0", "bf16"), ("zero1", "fp32"), ("zero1",
 for placed, computed in PLACEMENTS:
     for how, when in (("once", range(3, 4)), ("for_good", range(6, 99))):
         globals()[f"nan_{how}_{placed}_{computed}"] = under(placed, computed, f"nan_{how}_{placed}_{computed}", when)
+nan_of_student = under("zero1", "fp32", "nan_of_student", range(6, 99), side=0)
 
 
 def in_two_parts(config: str, precision: str, name: str) -> Callable[[Stage], Outcome]:
