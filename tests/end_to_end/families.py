@@ -9,7 +9,7 @@ import pytest
 import tokenizers
 import torch
 import transformers
-from harness import RECIPE, ROOT, SPECIAL, WORDS
+from harness import RECIPE, ROOT, SPECIAL, WORDS, Material, make_material, with_other
 from tiny import config
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
@@ -95,7 +95,7 @@ def make_job(folder: Path, case: str) -> Path:
     """Teacher, text, store with a held-out part and recipe tiny.toml of a case in a folder."""
     family, rng = of_model(case), random.Random(5)
     lines = [" ".join(rng.choices(WORDS, weights=range(1, len(WORDS) + 1), k=rng.randint(10, 30))) for _ in range(600)]
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     (folder / "text.txt").write_text("\n".join(lines) + "\n")
     tokenizer = tokenizer_of(family, lines)
     ids = {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in ("pad", "bos", "eos")}
@@ -130,6 +130,14 @@ def refused(folder: Path, kind: type[Exception] = ConfigError, **changes: object
     said = str(caught.value)
     assert said == one_line(said)
     return said
+
+
+def make_causal_material(folder: Path) -> Material:
+    """As harness.make_material, a causal job: GPT-2 to a smaller GPT-2."""
+    return with_other(make_job(folder, "gpt2"), random.Random(6))
+
+
+MATERIALS = {"mlm": make_material, "clm": make_causal_material}  # of each objective, made in a folder
 
 
 def _recipe(case: str, folder: Path) -> str:

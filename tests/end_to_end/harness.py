@@ -100,12 +100,18 @@ def make_material(folder: Path) -> Material:
     lines = [" ".join(rng.choices(WORDS, weights=range(1, len(WORDS) + 1), k=rng.randint(10, 30))) for _ in range(600)]
     (folder / "text.txt").write_text("\n".join(lines) + "\n")
     tokenizer = transformers.AutoTokenizer.from_pretrained(teacher)
-    (folder / "other.txt").write_text("\n".join(" ".join(rng.choices(WORDS, k=20)) for _ in range(150)) + "\n")
     how = {"max_length": 32, "progress": False}
     binarize(files([folder / "text.txt"]), tokenizer, folder / "store", heldout_fraction=0.1, **how)
-    binarize(files([folder / "other.txt"]), tokenizer, folder / "other", **how)
     (folder / "tiny.toml").write_text(RECIPE.format(teacher=teacher, store=folder / "store"))
-    return Material(teacher, folder / "store", folder / "other", folder / "tiny.toml", folder / "text.txt")
+    return with_other(folder, rng)
+
+
+def with_other(folder: Path, rng: random.Random) -> Material:
+    """The material of a folder that has teacher, text, store and recipe, with a smaller store made of other text."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "teacher")
+    (folder / "other.txt").write_text("\n".join(" ".join(rng.choices(WORDS, k=20)) for _ in range(150)) + "\n")
+    binarize(files([folder / "other.txt"]), tokenizer, folder / "other", max_length=32, progress=False)
+    return Material(*(folder / name for name in ("teacher", "store", "other", "tiny.toml", "text.txt")))
 
 
 def cannot(why: str) -> NoReturn:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from stage import Outcome, Stage
+import disks
+from stage import NEWEST, Outcome, Stage
 
-NEWEST, BEFORE = "checkpoints/step-00000010", "checkpoints/step-00000005"
+BEFORE = "checkpoints/step-00000005"
 SHARD = "rank-00001.safetensors"
 
 
@@ -141,11 +140,11 @@ def anothers_checkpoints(stage: Stage) -> Outcome:
     return stage.train(run, 15, "--lr", "1e-3")
 
 
-def under(config: str, precision: str, name: str, steps: range, **how: object) -> Callable[[Stage], Outcome]:
-    """A case in which the teacher gives NaN, in a placement of its own."""
+def under(config: str, precision: str, name: str, steps: range, side: int = 1) -> Callable[[Stage], Outcome]:
+    """A case in which the teacher (or the student, side 0) gives NaN, in a placement of its own."""
 
     def case(stage: Stage) -> Outcome:
-        with stage.teacher_gives(float("nan"), steps):
+        with stage.hidden_times(float("nan"), steps, side):
             options = ("--deepspeed", f"ds_config/{config}.json", "--precision", precision, "--max_bad_steps", "3")
             return stage.train(stage.work / name, 8, *options)
 
@@ -157,6 +156,7 @@ PLACEMENTS = (("zero0", "fp32"), ("zero0", "bf16"), ("zero1", "fp32"), ("zero1",
 for placed, computed in PLACEMENTS:
     for how, when in (("once", range(3, 4)), ("for_good", range(6, 99))):
         globals()[f"nan_{how}_{placed}_{computed}"] = under(placed, computed, f"nan_{how}_{placed}_{computed}", when)
+nan_of_student = under("zero1", "fp32", "nan_of_student", range(6, 99), side=0)
 
 
 def in_two_parts(config: str, precision: str, name: str) -> Callable[[Stage], Outcome]:
@@ -219,78 +219,7 @@ def for_one_rank(stage: Stage) -> Outcome:
     return Outcome(0, "", "", 0.0)
 
 
-def mount(folder: Path, size: str) -> None:
-    """A small disk of its own in a folder's place, with what the folder held."""
-    held = folder.with_name(f"{folder.name}.held")
-    if folder.exists():
-        folder.rename(held)
-    folder.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
-    if held.exists():
-        shutil.copytree(held, folder, dirs_exist_ok=True)
-
-
-def unmount(folder: Path) -> None:
-    """Take the disk away; what it held stays in the folder."""
-    held = folder.with_name(f"{folder.name}.held")
-    shutil.rmtree(held, ignore_errors=True)
-    shutil.copytree(folder, held)
-    subprocess.run(["umount", str(folder)], check=True)
-    folder.rmdir()
-    held.rename(folder)
-
-
-def _occupied(folder: Path) -> int:
-    return sum(-(-path.stat().st_size // 4096) * 4096 for path in folder.rglob("*") if path.is_file())
-
-
-def disk_full(stage: Stage) -> Outcome:
-    """Room for the two checkpoints that are there and a part of a third."""
-    run = stage.copy("disk_full")
-    if os.geteuid():
-        return Outcome(0, "", "", 0.0)
-    there = run / "checkpoints"
-    stage.first(lambda: mount(there, str(_occupied(there) + _occupied(there / "latest") + 200 * 1024)))
-    outcome = stage.train(run)
-    outcome.facts["left"] = sorted(path.name for path in there.iterdir())
-    stage.first(lambda: unmount(there))
-    return outcome
-
-
-def disk_freed(stage: Stage) -> Outcome:
-    return stage.train(stage.work / "disk_full")
-
-
-def curves_unwritable(stage: Stage) -> Outcome:
-    run = stage.copy("curves_unwritable")
-    if os.geteuid():
-        return Outcome(0, "", "", 0.0)
-    stage.first(lambda: shutil.rmtree(run / "tensorboard"))
-    stage.first(lambda: mount(run / "tensorboard", "4k"))
-    outcome = stage.train(run)
-    stage.first(lambda: unmount(run / "tensorboard"))
-    return outcome
-
-
-def export_unwritable(stage: Stage) -> Outcome:
-    """The run's folder is on a disk that has room for checkpoints and curves, but not for a model."""
-    run = stage.copy("export_unwritable")
-    if os.geteuid():
-        return Outcome(0, "", "", 0.0)
-    stage.first(lambda: mount(run, str(_occupied(run) + 2**21)))
-
-    def fill() -> None:
-        free = shutil.disk_usage(run).free
-        (run / "filler").write_bytes(bytes(free - _occupied(run / NEWEST) - 60 * 1024))
-
-    stage.first(lambda: shutil.rmtree(run / "student"))
-    stage.first(fill)
-    outcome = stage.train(run, 15, "--keep_checkpoints", "3")
-    outcome.facts["left"] = [path.name for path in run.iterdir() if "student" in path.name]
-    stage.first((run / "filler").unlink)
-    stage.first(lambda: unmount(run))
-    return outcome
-
-
-def export_again(stage: Stage) -> Outcome:
-    return stage.train(stage.work / "export_unwritable")
+# Their names here are what the stage asks for.
+FULL_DISKS = ("disk_full", "disk_freed", "curves_unwritable", "export_unwritable", "export_again")
+for of_disk in FULL_DISKS:
+    globals()[of_disk] = getattr(disks, of_disk)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import pytest
-from harness import Material, make_material
+from families import MATERIALS
+from harness import Material
 
 MEASURED: list[tuple[str, str]] = []
 
 
 @pytest.fixture(scope="session")
-def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
-    return make_material(tmp_path_factory.mktemp("material"))
+def materials(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Material]:
+    """Objective in, its tiny job out; made when it is first asked for."""
+    return functools.cache(lambda objective: MATERIALS[objective](tmp_path_factory.mktemp(objective)))
+
+
+@pytest.fixture(scope="session")
+def material(materials: Callable[[str], Material]) -> Material:
+    return materials("mlm")
 
 
 @pytest.fixture

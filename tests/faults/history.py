@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 from harness import Material, Started, command
 
-STEPS = 900  # of the whole run; each life of it makes some, more on a faster machine
+# Of the whole run of each objective: each life of it makes some, more on a faster machine. Few lives, few steps.
+STEPS = {"mlm": 900, "clm": 150}
 SAVE_EVERY = 5
 SILENCE = 5  # seconds; the recipe's 60 would make the tests as much longer
 SPOILT = "tests/faults/spoilt.py"
@@ -33,7 +34,7 @@ class Life:
     left: list[str]
 
 
-def arguments(material: Material, out: Path, steps: int = STEPS) -> list[object]:
+def arguments(material: Material, out: Path, steps: int) -> list[object]:
     """Options of the run; the schedule is longer than what is run of it."""
     return [
         "--recipe", material.recipe, "--output_dir", out, "--precision", "fp32", "--steps", 100_000,
@@ -49,18 +50,18 @@ def newest(out: Path) -> int:
 
 
 def live(
-    material: Material, out: Path, log: Path, fault: Callable[[Started], None] | None, *,
+    options: list[object], out: Path, log: Path, fault: Callable[[Started], None] | None, *,
     spoilt: tuple[object, ...] = (), seconds: float = 60,
 ) -> Life:  # fmt: skip
-    """Start the run, let ``fault`` happen once it has saved anew, and wait for its end.
+    """Start the run of these options in ``out``, let ``fault`` happen once it has saved anew, and wait for its end.
 
     ``spoilt`` are WHAT, RANK and the number of steps from here on at which the program itself is faulty.
     """
     before = newest(out)
-    line = command(2, *arguments(material, out))
+    line = command(2, *options)
     if spoilt:
         what, rank, steps = spoilt
-        line = command(2, what, rank, before + int(steps), *arguments(material, out), program=SPOILT)
+        line = command(2, what, rank, before + int(steps), *options, program=SPOILT)
     with Started(line, log) as run:
         began = time.monotonic()
         if fault is not None:

@@ -1,6 +1,7 @@
 """Soak: real runs of two ranks, killed at random times, started again by the same command, compared to the last bit.
 
     python tests/faults/soak.py --seeds 50                                                 what `make soak` runs
+    python tests/faults/soak.py --seeds 50 --objective clm                                 of a causal model
     python tests/faults/soak.py --seeds 50 --out benchmarks/results/soak.md                kept
 
 A seed draws how often a run is killed, when, and which of its processes. What a kill has hit is read from the disk:
@@ -27,10 +28,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1] / "end_to_end"))
+    sys.path[:0] = [str(Path(__file__).parents[1] / room) for room in ("end_to_end", "models")]
 
 import psutil
-from harness import CLOCKED, Material, Started, command, make_material, must_pretrain, scalars, tags
+from families import MATERIALS
+from harness import CLOCKED, Material, Started, command, must_pretrain, scalars, tags
 from history import newest
 from safetensors.torch import load_file
 
@@ -167,12 +169,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--first", type=int, default=1, help="the first seed; the others follow")
     parser.add_argument("--at_once", type=int, default=1, help="seeds that run beside each other")
+    parser.add_argument("--objective", choices=MATERIALS, default="mlm", help="of the model that is trained")
     parser.add_argument("--out", type=Path, help="write the summary to this file as well")
     options = parser.parse_args()
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # restarts are what this is about
     began, verdicts = time.monotonic(), []
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.at_once) as pool:
-        material = make_material(Path(folder))
+        material = MATERIALS[options.objective](Path(folder))
         whole = reference(material, Path(folder) / "whole")
         seeds = range(options.first, options.first + options.seeds)
         for verdict in pool.map(lambda seed: soak(seed, material, Path(folder) / f"seed-{seed}", whole), seeds):

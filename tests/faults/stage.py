@@ -22,12 +22,13 @@ from distil.engine.heartbeat import Heartbeat
 from distil.engine.ranks import start_ranks, stop_ranks
 from distil.errors import RunError, UserError
 from distil.guard import Guard
-from distil.models.distiller import Distiller
+from distil.models.distiller import Distiller, Observed
 from distil.pretrain import run
 from distil.stopping import StopRequest
 from distil.trainer import Trainer
 
 SAVED = 10  # step of the newest checkpoint in the run that cases spoil; the one before is at half of it
+NEWEST = f"checkpoints/step-{SAVED:08}"
 LAST = 15
 
 
@@ -70,20 +71,21 @@ class Stage:
         return self.work / name
 
     @contextlib.contextmanager
-    def teacher_gives(self, value: float, steps: range) -> Iterator[None]:
-        """The teacher's hidden states are ``value`` in these steps, on every rank."""
-        run_teacher = Distiller._run_teacher
+    def hidden_times(self, value: float, steps: range, side: int) -> Iterator[None]:
+        """The hidden states of the student (side 0) or the teacher (1) are multiplied in these steps, on every rank."""
+        observe = Distiller._observe
 
-        def spoilt(distiller: Distiller, inputs: dict) -> tuple:
-            hidden, head = run_teacher(distiller, inputs)
-            training = distiller.training and self.step in steps
-            return (hidden * value if training else hidden), head
+        def spoilt(distiller: Distiller, model: object, family: object, inputs: dict, which: int) -> Observed:
+            seen = observe(distiller, model, family, inputs, which)
+            if which != side or self.step not in steps or not distiller.training:
+                return seen
+            return seen._replace(hidden_NH=seen.hidden_NH * value)
 
-        Distiller._run_teacher = spoilt
+        Distiller._observe = spoilt
         try:
             yield
         finally:
-            Distiller._run_teacher = run_teacher
+            Distiller._observe = observe
 
     @contextlib.contextmanager
     def gradients_times(self, value: float, steps: range) -> Iterator[None]:

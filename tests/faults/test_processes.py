@@ -1,4 +1,7 @@
-"""Signals, killed and stopped processes, faults inside a rank: a real run of two ranks meets them one by one."""
+"""Signals, killed and stopped processes, faults inside a rank: a real run of two ranks meets them one by one.
+
+The run of a masked model meets all of them, that of a causal model those with ``clm`` in their names.
+"""
 
 from __future__ import annotations
 
@@ -26,22 +29,47 @@ from safetensors.torch import load_file
 pytestmark = pytest.mark.faults
 
 
-@pytest.fixture(scope="module")
-def out(tmp_path_factory):
-    """The folder of the one run that every test of this module goes on with."""
-    return tmp_path_factory.mktemp("history") / "run"
+both = pytest.mark.parametrize("objective", ["mlm", "clm"])
 
 
 @pytest.fixture
-def live_on(material, out, tmp_path, measured):
+def objective():
+    return "mlm"
+
+
+@pytest.fixture
+def material(materials, objective):
+    return materials(objective)
+
+
+@pytest.fixture(scope="module")
+def histories(tmp_path_factory):
+    return tmp_path_factory.mktemp("histories")
+
+
+@pytest.fixture
+def out(histories, objective):
+    """The folder of the objective's one run, with which every test of this module goes on."""
+    return histories / objective
+
+
+@pytest.fixture
+def options(material, out, objective):
+    """Those of every life of it."""
+    return arguments(material, out, STEPS[objective])
+
+
+@pytest.fixture
+def live_on(options, out, tmp_path, measured):
     def go_on(fault=None, **how):
-        life = live(material, out, tmp_path / "log", fault, **how)
+        life = live(options, out, tmp_path / "log", fault, **how)
         measured(f"{life.code:>4} {life.seconds:6.1f} s   step {life.newest_before} to {life.newest_after}")
         return life
 
     return go_on
 
 
+@both
 def test_usr1_saves_and_asks_to_be_started_again(live_on):
     life = live_on(to_all_ranks(signal.SIGUSR1))
     assert life.code == 75 and life.seconds < 20, life.output
@@ -60,6 +88,7 @@ def test_a_stop_file(live_on, out):
     assert not (out / "stop").exists(), "the next start would stop at once"
 
 
+@both
 def test_a_rank_is_killed(live_on):
     life = live_on(to_rank(1, signal.SIGKILL), seconds=30)
     assert life.code not in (0, 75)
@@ -101,8 +130,8 @@ def test_a_job_that_is_suspended_goes_on_when_it_is_woken(live_on):
     assert life.code == 75 and saved_at(life) == life.newest_after, life.output
 
 
-def test_the_hours_are_over(material, out):
-    result = pretrain(None, *arguments(material, out), "--max_hours", "1e-6")
+def test_the_hours_are_over(options):
+    result = pretrain(None, *options, "--max_hours", "1e-6")
     assert result.returncode == 75, result.stderr
     assert "stopped: --max_hours 1e-06 are over; there was nothing to save" in result.stdout
 
@@ -115,15 +144,23 @@ def test_a_rank_raises(live_on):
     assert all("rank 1 failed first: ZeroDivisionError" in line for line in errors[1:]), errors
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize("whom", [to_launcher, to_its_child])
+@pytest.mark.parametrize(
+    ("objective", "whom", "number"),
+    [
+        ("mlm", to_launcher, signal.SIGTERM),
+        ("mlm", to_launcher, signal.SIGKILL),
+        ("mlm", to_its_child, signal.SIGTERM),
+        ("mlm", to_its_child, signal.SIGKILL),
+        ("clm", to_launcher, signal.SIGKILL),
+    ],
+)
 def test_the_launcher_is_killed(live_on, whom, number):
     life = live_on(whom(number), seconds=40)
     assert life.code != 0, life.output
     assert saved_at(life) == life.newest_after, "the ranks save before they go"
 
 
-@pytest.mark.parametrize("rank", ["0", "1", "all"])
+@pytest.mark.parametrize(("objective", "rank"), [("mlm", "0"), ("mlm", "1"), ("mlm", "all"), ("clm", "1")])
 def test_killed_in_the_middle_of_a_save(live_on, rank):
     life = live_on(spoilt=("die writing", rank, 12))
     assert life.code not in (0, 75)
@@ -150,11 +187,13 @@ def test_a_second_job_in_the_same_folder_is_refused(material, tmp_path):
         assert "interrupted; saved at step" in run.log.read_text()
 
 
-def test_and_in_the_end_it_is_the_run_that_nothing_happened_to(material, out, tmp_path):
-    assert "resuming from" in must_pretrain(2, *arguments(material, out))
-    must_pretrain(2, *arguments(material, tmp_path / "whole"))
+@both
+def test_and_in_the_end_it_is_the_run_that_nothing_happened_to(material, out, options, objective, tmp_path):
+    assert "resuming from" in must_pretrain(2, *options)
+    must_pretrain(2, *arguments(material, tmp_path / "whole", STEPS[objective]))
+    assert {"loss/mlm", "loss/clm"} & tags(out) == {f"loss/{objective}"}
     for tag in tags(out) - CLOCKED:
         assert scalars(out, tag) == scalars(tmp_path / "whole", tag), tag
     ours, theirs = (load_file(run / "student" / "model.safetensors") for run in (out, tmp_path / "whole"))
     assert ours.keys() == theirs.keys() and all(ours[name].equal(theirs[name]) for name in ours)
-    assert newest(out) == STEPS
+    assert newest(out) == STEPS[objective]
