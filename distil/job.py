@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,7 @@ from distil.data.store import Store
 from distil.data.tokenizer import fingerprint, load_tokenizer, special_ids, vocab_size
 from distil.errors import ConfigError, DataError
 from distil.models.comparison import Comparison
-from distil.models.distiller import WEIGHTED_TERMS, Counts
+from distil.models.distiller import Counts
 from distil.models.families import family_of
 from distil.models.family import Family
 from distil.models.loading import load_config, load_model, weights_fingerprint
@@ -27,7 +26,7 @@ from distil.models.student import Student, make_student
 from distil.models.vocabulary import ids_of, restrict_config_, restrict_vocabulary_
 from distil.placement import Placement
 from distil.prepare import open_stores
-from distil.tables import RANDOM, Masking
+from distil.tables import Masking
 
 # Embeddings are often padded to a multiple of 64 or 128 for the hardware; a wider gap is another tokenizer's.
 PADDED_VOCABULARY = 128
@@ -182,59 +181,3 @@ def _check_objective(recipe: Recipe, family: Family) -> None:
         if recipe.masking == Masking.none():  # then that alone would not do
             remedy = "give the recipe a table [masking], as distilbert-base-uncased has one"
         raise ConfigError(f"mlm_fraction is 0, but a {family.name} learns from masked tokens: {remedy}")
-
-
-def describe(job: Job) -> str:
-    """The plan a person reads before the start: models, parameters, batch arithmetic, steps, tokens."""
-    recipe, data, place = job.recipe, job.recipe.data, job.placement
-    student = student_config(job.teacher_config, job.shape)
-    start = (
-        "random weights" if recipe.model.initial_weights == RANDOM else f"layers {' '.join(map(str, job.shape.layers))}"
-    )
-    first = job.counts(job.global_batch(0)).attended
-    an_epoch = job.mixture.micro_batches
-    epochs = job.total_steps * job.micro_batches / an_epoch
-    stop = f"; this run stops at {job.stop_step:,}" if job.stop_step < job.total_steps else ""
-    own = job.vocabulary is not None
-    rows = {
-        "recipe": f"{recipe.name}: {_loss_formula(recipe)}",
-        "teacher" if recipe.loss.needs_teacher else "initial weights": f"{job.teacher}, {_size(job.teacher_config)}",
-        "student": f"{job.shape.family.name} of {start}, {_size(student)}",
-        **({"vocabulary": f"{len(job.vocabulary):,} ids of {recipe.model.tokenizer}, of both models"} if own else {}),
-        "text": "; ".join(_text_of(job, epochs)),
-        "held out": "; ".join(f"{s.tokens:,} tokens in {s.prefix}" for s in job.heldout) or "nothing",
-        "placement": f"{place.path}: ZeRO-{place.zero_stage}, {place.precision}, {place.ranks} rank(s)",
-        "micro-batch": f"{data.micro_batch_size} x {data.max_length} = {data.budget_tokens:,} tokens at most, packed",
-        "global batch": f"{data.micro_batches} micro-batches = {place.accumulation} accumulated x {place.ranks} rank(s)"
-        f", {first:,} tokens in the first",
-        "schedule": f"{job.total_steps:,} steps = {epochs:.2f} epochs of {an_epoch:,} micro-batches, "
-        f"about {epochs * job.mixture.tokens_an_epoch:,.0f} tokens{stop}",
-    }
-    return "\n".join(f"  {name:<16}{text}" for name, text in rows.items())
-
-
-def _text_of(job: Job, epochs: float) -> Iterator[str]:
-    mixture = job.mixture
-    for store, plan, share in zip(mixture.stores, mixture.plans, mixture.shares, strict=True):
-        text = f"{len(store):,} sequences, {store.tokens:,} tokens in {store.prefix}, budget {plan.filling:.1%} filled"
-        if len(mixture.stores) > 1:
-            passes = epochs * float(share * mixture.micro_batches / plan.micro_batches)
-            text += f", {float(share):.1%} of the micro-batches, {passes:.2f} passes"
-        yield text
-
-
-def _loss_formula(recipe: Recipe) -> str:
-    loss = recipe.loss
-    weights = {name: getattr(loss, f"alpha_{name}") for name in WEIGHTED_TERMS}
-    terms = " + ".join(f"{alpha:g} {name.upper()}" for name, alpha in weights.items() if alpha)
-    until = f"; no teacher after {loss.kd_until:.0%} of the steps" if loss.needs_teacher and loss.kd_until < 1 else ""
-    return f"{terms}, T = {loss.temperature:g}{until}"
-
-
-def _size(config: transformers.PreTrainedConfig) -> str:
-    family = family_of(config)
-    with torch.device("meta"):
-        parameters = sum(p.numel() for p in family.model_class(config).parameters())
-    numbers = {name: family.number(config, name) for name in ("layers", "hidden", "heads", "feed_forward")}
-    shape = f"{numbers['layers']} layers of width {numbers['hidden']} ({numbers['heads']} heads, "
-    return f"{shape}feed-forward {numbers['feed_forward']}), {parameters / 1e6:.1f} M parameters"

@@ -25,7 +25,7 @@ from distil.export import export_student, write_card
 from distil.folder import prepared
 from distil.guard import Guard, together
 from distil.health import Health
-from distil.job import Job, describe, settle
+from distil.job import Job, settle
 from distil.kernels.paths import path_for
 from distil.models.distiller import Distiller
 from distil.models.student import Student, decay_groups
@@ -36,6 +36,7 @@ from distil.prepare import FROM_RECIPE, prepare_stores, recipe_digest, sample_en
 from distil.results import RESULTS, Results, measure
 from distil.rundir import check, claim, finished, free_folder, held
 from distil.stopping import StopRequest
+from distil.summary import describe
 from distil.trainer import Trainer
 
 RUNS = Path("runs")

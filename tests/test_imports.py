@@ -26,7 +26,7 @@ LEVELS = [
     ["evaluation", "engine", "monitor", "export", "prepare"],
     ["checkpoint", "guard"],
     ["job"],
-    ["results", "doctor"],
+    ["results", "doctor", "summary"],
     ["rundir", "trainer", "variation"],
     ["pretrain"],
     ["ablation"],

@@ -12,8 +12,8 @@ import torch
 from families import LENGTH, make_job, refused, settled
 from harness import make_teacher
 
-from distil.job import describe
 from distil.kernels import IGNORED
+from distil.summary import describe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

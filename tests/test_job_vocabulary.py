@@ -20,8 +20,9 @@ from distil.data.sources import files
 from distil.data.tokenizer import load_tokenizer
 from distil.data.trimming import restricted
 from distil.errors import DataError
-from distil.job import Job, describe
+from distil.job import Job
 from distil.models.loading import load_model
+from distil.summary import describe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
