@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +38,8 @@ class Job:
     """Everything that is known before a model is loaded; the same on every rank.
 
     ``teacher`` is a folder or hub name, ``total_steps`` the length of the schedule, ``stop_step`` where this run ends.
-    ``vocabulary`` are the teacher's ids of the student's tokens where those have another tokenizer, else None.
+    ``vocabulary`` are the teacher's ids of the student's tokens where those have another tokenizer, else None;
+    ``unknown`` is how many of these tokens the teacher lacks and is shown its unknown token for.
     """
 
     recipe: Recipe
@@ -46,6 +48,7 @@ class Job:
     teacher_config: transformers.PreTrainedConfig
     tokenizer: transformers.PreTrainedTokenizerBase
     vocabulary: np.ndarray | None
+    unknown: int
     shape: Shape
     mixture: Mixture
     heldout: list[Store]
@@ -86,9 +89,14 @@ class Job:
         return make_student(teacher, self.shape, self.recipe.model.initial_weights, self.recipe.optimizer.seed)
 
     @property
+    def comparable(self) -> bool:
+        """Whether the teacher's guesses mean something beside the student's."""
+        return self.recipe.loss.needs_teacher and not self.unknown
+
+    @property
     def kd_steps(self) -> int:
         """How many steps compare with the teacher."""
-        return round(self.recipe.loss.kd_until * self.total_steps)
+        return _share_of(self.total_steps, self.recipe.loss.kd_until)
 
     def identity(self) -> dict[str, Any]:
         """What makes two runs the same run: to go on under another identity would be another experiment."""
@@ -109,7 +117,7 @@ def settle(recipe: Recipe, placement: Placement, teacher: str, max_steps: int | 
     config = load_config(teacher)
     family = family_of(config)
     _check_objective(recipe, family)
-    tokenizer, vocabulary = _tokenizer_of(recipe, teacher, config)
+    tokenizer, vocabulary, unknown = _tokenizer_of(recipe, teacher, config)
     if vocabulary is not None:
         restrict_config_(config, family, vocabulary, special_ids(tokenizer))
     shape = shape_of(config, recipe.model)
@@ -128,11 +136,20 @@ def settle(recipe: Recipe, placement: Placement, teacher: str, max_steps: int | 
     objective = NextToken() if family.causal else _masker(recipe, mixture)
     total = recipe.optimizer.steps or -(-recipe.optimizer.epochs * mixture.micro_batches // data.micro_batches)
     stop = min(total, max_steps or total)
+    if recipe.loss.kd_until < 1 and _share_of(total, recipe.loss.kd_until) in (0, total):
+        raise ConfigError(
+            f"kd_until is {recipe.loss.kd_until}: of {total:,} steps that is none or all; give --kd_until 1, or another"
+        )
     of_teacher = weights_fingerprint(teacher, config)
     return Job(
-        recipe, placement, teacher, config, tokenizer, vocabulary, shape, mixture, heldout, objective, of_teacher,
-        total, stop,
+        recipe, placement, teacher, config, tokenizer, vocabulary, unknown, shape, mixture, heldout, objective,
+        of_teacher, total, stop,
     )  # fmt: skip
+
+
+def _share_of(steps: int, share: float) -> int:
+    """So many steps of all, rounded half upwards."""
+    return math.floor(share * steps + 0.5)
 
 
 def _masker(recipe: Recipe, mixture: Mixture) -> Masker:
@@ -146,8 +163,8 @@ def _masker(recipe: Recipe, mixture: Mixture) -> Masker:
 
 def _tokenizer_of(
     recipe: Recipe, teacher: str, config: transformers.PreTrainedConfig
-) -> tuple[transformers.PreTrainedTokenizerBase, np.ndarray | None]:
-    """The student's tokenizer and, where it is not the teacher's, the teacher's id of each of its tokens."""
+) -> tuple[transformers.PreTrainedTokenizerBase, np.ndarray | None, int]:
+    """The student's tokenizer and, where it is another, the teacher's ids of its tokens, and how many it lacks."""
     theirs = load_tokenizer(teacher)
     if not 0 <= config.vocab_size - vocab_size(theirs) < PADDED_VOCABULARY:
         raise DataError(
@@ -155,10 +172,10 @@ def _tokenizer_of(
             "they are not of one model; put the tokenizer there that it was trained with"
         )
     if not recipe.model.tokenizer:
-        return theirs, None
+        return theirs, None, 0
     own = load_tokenizer(recipe.model.tokenizer)
     if fingerprint(own) == fingerprint(theirs):
-        return own, None
+        return own, None, 0
     ids_V, unknown = ids_of(own, theirs)
     if unknown and recipe.loss.compares_logits:
         raise ConfigError(
@@ -166,7 +183,7 @@ def _tokenizer_of(
             f"{unknown[0]!r}: logits cannot be compared; take a subset of its vocabulary (binarize.py trim), or "
             "--alpha_ce 0 --alpha_mse 0"
         )
-    return own, ids_V
+    return own, ids_V, len(unknown)
 
 
 def _check_objective(recipe: Recipe, family: Family) -> None:

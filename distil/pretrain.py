@@ -27,6 +27,7 @@ from distil.guard import Guard, together
 from distil.health import Health
 from distil.job import Job, settle
 from distil.kernels.paths import path_for
+from distil.models.constants import in_precision
 from distil.models.distiller import Distiller
 from distil.models.student import Student, decay_groups
 from distil.monitor import Monitor, git_revision
@@ -173,12 +174,13 @@ def _build(job: Job, ranks: Ranks, claim_folder: Callable[[], None]) -> tuple[tr
     ranks.first_does(lambda: path_for(ranks.device).name)  # builds its kernels once; the others find them built
     path = ranks.all_do(lambda: path_for(ranks.device))
     say(ranks, f"  {'loss':<16}{path.name}: {path.why}")
-    teacher, teacher_family = ranks.all_do(lambda: job.load_teacher(DTYPES[placement.precision]))
+    # In fp32, so that what the student starts from is no more rounded than the teacher's own file.
+    teacher, teacher_family = ranks.all_do(lambda: job.load_teacher(torch.float32))
     student = ranks.all_do(lambda: job.make_student(teacher))
     for note in _notes(student):
         say(ranks, f"  {'initial weights':<16}{note}")
     ranks.first_does(claim_folder)
-    teacher = teacher.to(ranks.device)
+    teacher = in_precision(teacher, DTYPES[placement.precision]).to(ranks.device)
     compared = (teacher, teacher_family) if recipe.loss.needs_teacher else (None, None)
     module = Distiller(student.model, job.shape.family, *compared, recipe.loss)
     return student.model, Engine(module, decay_groups(module, recipe.optimizer.weight_decay), placement, ranks)

@@ -16,6 +16,7 @@ from distil.errors import DataError
 from distil.evaluation.heldout import compare
 from distil.evaluation.speed import milliseconds_a_sequence
 from distil.job import Job
+from distil.models.constants import in_precision
 from distil.models.loading import load_model
 from distil.monitor import perplexity
 
@@ -95,11 +96,12 @@ def measure(job: Job, student: Path, step: int, dtype: torch.dtype, device: torc
     Held-out figures are in the precision of training; milliseconds are in fp32 on the same device.
     """
     recipe = job.recipe
-    base, _ = job.load_teacher(dtype)
-    before = job.make_student(base).model.to(dtype).eval()
+    base, _ = job.load_teacher(torch.float32)
+    before = in_precision(job.make_student(base).model, dtype).eval()
+    base = in_precision(base, dtype)
     after, family = load_model(str(student), dtype)
     batches = heldout_batches(job.heldout, recipe.run.heldout_tokens, causal=family.causal)
-    teacher = base.to(device) if recipe.loss.needs_teacher else None
+    teacher = base.to(device) if job.comparable else None
     students = {"student before": before.to(device), AFTER: after.to(device)}
     figures = {
         name: compare(model, teacher, batches, recipe.loss, f"measuring {name}") for name, model in students.items()

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import torch
 import transformers
 
-from distil.config import Recipe
 from distil.job import Job
 from distil.models.distiller import WEIGHTED_TERMS
 from distil.models.families import family_of
@@ -29,12 +28,11 @@ def describe(job: Job) -> str:
     an_epoch = job.mixture.micro_batches
     epochs = job.total_steps * job.micro_batches / an_epoch
     stop = f"; this run stops at {job.stop_step:,}" if job.stop_step < job.total_steps else ""
-    own = job.vocabulary is not None
     rows = {
-        "recipe": f"{recipe.name}: {_loss_formula(recipe)}",
+        "recipe": f"{recipe.name}: {_loss_formula(job)}",
         "teacher" if recipe.loss.needs_teacher else "initial weights": f"{job.teacher}, {_size(job.teacher_config)}",
         "student": f"{job.shape.family.name} of {start}, {_size(student)}",
-        **({"vocabulary": f"{len(job.vocabulary):,} ids of {recipe.model.tokenizer}, of both models"} if own else {}),
+        **({"vocabulary": _vocabulary(job)} if job.vocabulary is not None else {}),
         "text": _lines(list(_text_of(job, epochs))),
         "held out": _lines([f"{s.tokens:,} tokens in {s.prefix}" for s in job.heldout]) or "nothing",
         "placement": f"{place.path}: ZeRO-{place.zero_stage}, {place.precision}, {place.ranks} rank(s)",
@@ -45,6 +43,12 @@ def describe(job: Job) -> str:
         f"about {epochs * job.mixture.tokens_an_epoch:,.0f} tokens{stop}",
     }
     return "\n".join(f"  {name:<{COLUMN}}{text}" for name, text in rows.items())
+
+
+def _vocabulary(job: Job) -> str:
+    text = f"{len(job.vocabulary):,} ids of {job.recipe.model.tokenizer}, of both models"
+    lacking = f"; {job.unknown:,} that the teacher lacks are its unknown token to it, and start as that"
+    return text + (lacking if job.unknown else "")
 
 
 def _lines(texts: list[str]) -> str:
@@ -64,11 +68,11 @@ def _text_of(job: Job, epochs: float) -> Iterator[str]:
         yield text
 
 
-def _loss_formula(recipe: Recipe) -> str:
-    loss = recipe.loss
+def _loss_formula(job: Job) -> str:
+    loss = job.recipe.loss
     weights = {name: getattr(loss, f"alpha_{name}") for name in WEIGHTED_TERMS}
     terms = " + ".join(f"{alpha:g} {name.upper()}" for name, alpha in weights.items() if alpha)
-    until = f"; no teacher after {loss.kd_until:.0%} of the steps" if loss.needs_teacher and loss.kd_until < 1 else ""
+    until = f"; no teacher after step {job.kd_steps:,}" if loss.needs_teacher and loss.kd_until < 1 else ""
     return f"{terms}, T = {loss.temperature:g}{until}"
 
 

@@ -203,7 +203,7 @@ class Trainer:
         self._add_heldout(sums)
         figures = Heldout.from_sums(ranks.sum(sums))
         values = {f"heldout/{self._predicts}_accuracy": figures.accuracy, "heldout/perplexity": perplexity(figures.nll)}
-        if self._job.recipe.loss.needs_teacher:
+        if self._job.comparable:
             values |= {"heldout/agreement": figures.agreement, "heldout/teacher_accuracy": figures.teacher_accuracy}
         self._monitor.scalars(values, self._at.step, self._at.tokens)
         self._start_clock()

@@ -25,8 +25,8 @@ def test_distilbert_base_uncased_is_the_papers_recipe():
     recipe = Recipe.load("distilbert-base-uncased")
     assert recipe.mathematics() == {
         "model": {
-            "teacher": "bert-base-uncased", "tokenizer": "", "student": "distilbert", "student_depth": 6,
-            "student_layers": [], "student_hidden": 0, "student_heads": 0, "student_feed_forward": 0,
+            "teacher": "bert-base-uncased", "tokenizer": "", "student": "distilbert", "student_depth": 0,
+            "student_layers": [0, 2, 4, 7, 9, 11], "student_hidden": 0, "student_heads": 0, "student_feed_forward": 0,
             "initial_weights": "teacher", "dropout": 0.1,
         },
         "loss": {
@@ -50,11 +50,12 @@ def test_distilbert_base_uncased_is_the_papers_recipe():
 PUBLISHED = {
     "distilbert-base-cased": {"teacher": "bert-base-cased", "store": ("data/wiki-books-cased",)},
     "distilbert-base-multilingual-cased": {
-        "teacher": "bert-base-multilingual-cased", "store": ("data/wiki-*",), "sampling_exponent": 0.7,
+        "teacher": "bert-base-multilingual-cased", "store": ("data/wikipedia/*",), "sampling_exponent": 0.7,
     },
     "distilroberta-base": {"teacher": "roberta-base", "student": "roberta", "store": ("data/openwebtext-roberta",)},
     "distilgpt2": {
-        "teacher": "gpt2", "student": "gpt2", "store": ("data/openwebtext-gpt2",), "alpha_mlm": 0.0, "alpha_clm": 2.0,
+        "teacher": "gpt2", "student": "gpt2", "student_depth": 6, "student_layers": (),
+        "store": ("data/openwebtext-gpt2",), "alpha_mlm": 0.0, "alpha_clm": 2.0,
         "mlm_fraction": 0.0, "mask_share": 0.0, "keep_share": 0.0, "mlm_smoothing": 0.0, "max_length": 1024,
         "batch_size": 2048, "micro_batch_size": 4,
     },

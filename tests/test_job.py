@@ -103,13 +103,19 @@ def test_counts_are_what_batches_hold(jobs, case):
 
 
 @pytest.mark.parametrize(
-    ("share", "steps", "taught"), [(1.0, 30, 30), (0.6, 30, 18), (0.33, 10, 3), (0.37, 10, 4), (0.001, 30, 0)]
+    ("share", "steps", "taught"), [(1.0, 30, 30), (0.6, 30, 18), (0.33, 10, 3), (0.37, 10, 4), (0.5, 5, 3)]
 )
 def test_steps_with_a_teacher(jobs, share, steps, taught):
     job = settled(jobs / "bert", kd_until=share, steps=steps)
     assert (job.kd_steps, job.total_steps) == (taught, steps)
     # A run that stops early does not bend the schedule.
     assert settled(jobs / "bert", max_steps=5, kd_until=share, steps=steps).kd_steps == taught
+
+
+@pytest.mark.parametrize(("share", "steps"), [(0.001, 30), (0.99, 30), (0.4, 1)])
+def test_a_share_of_no_step_or_of_all_is_refused(jobs, share, steps):
+    said = refused(jobs / "bert", kd_until=share, steps=steps)
+    assert said == f"kd_until is {share}: of {steps} steps that is none or all; give --kd_until 1, or another"
 
 
 def test_where_a_run_ends(jobs):
@@ -127,7 +133,7 @@ def rows_of(plan: str) -> dict[str, str]:
 def test_the_plan_says_loss_and_shapes(jobs):
     plan = rows_of(describe(settled(jobs / "narrow")))
     assert plan["recipe"] == (
-        "tiny: 5 CE + 2 MLM + 1 COS + 0.01 MSE + 0.5 HIDDEN + 1 RELATIONS, T = 2; no teacher after 60% of the steps"
+        "tiny: 5 CE + 2 MLM + 1 COS + 0.01 MSE + 0.5 HIDDEN + 1 RELATIONS, T = 2; no teacher after step 18"
     )
     assert plan["teacher"].startswith(f"{jobs / 'narrow' / 'teacher'}, 4 layers of width 32 (4 heads, feed-forward 48)")
     assert plan["student"].startswith("distilbert of layers 0 2 3, 3 layers of width 16 (2 heads, feed-forward 20), ")

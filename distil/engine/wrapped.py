@@ -17,6 +17,7 @@ from deepspeed.runtime.fp16.unfused_optimizer import FP16_UnfusedOptimizer  # is
 from torch import Tensor, nn
 
 from distil.errors import ConfigError, by_all
+from distil.models.constants import constants, restore_constants
 from distil.placement import Placement
 
 
@@ -28,7 +29,9 @@ class Engine:
 
     def __init__(self, module: nn.Module, groups: list[dict[str, Any]], placement: Placement, ranks: Ranks) -> None:
         with contextlib.redirect_stdout(io.StringIO()):  # some of its optimisers print memory tables
+            kept = {name: buffer.clone() for name, buffer in constants(module).items()}
             self._engine, *_ = deepspeed.initialize(model=module, model_parameters=groups, config=placement.config)
+            restore_constants(module, kept)  # it casts all there is
         self._ranks = ranks
         self._norm: Tensor | float | None = None
         optimizer = self._engine.optimizer

@@ -113,6 +113,7 @@ class _LogitTerms(torch.autograd.Function):
             gradients.take_weight(chunk, memory_CV[: chunk.stop - chunk.start])
         ctx.save_for_backward(gradients.rows_RH, gradients.weight_VH, gradients.bias_V)
         ctx.form, ctx.kernels, ctx.dtype = form, kernels, rows_RH.dtype
+        ctx.shapes = [None if tensor is None else tensor.shape for tensor in student]
         ctx.mark_non_differentiable(values_5)
         total = values_5.new_zeros(())
         for i, name in enumerate(VALUES):
@@ -126,6 +127,10 @@ class _LogitTerms(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
         factor = upstream / ctx.form
         scaled = [None if g is None else ctx.kernels.scaled(g, factor, ctx.dtype) for g in ctx.saved_tensors]
+        for i, shape in enumerate(ctx.shapes):
+            # Where no term of logits has a weight: engines count on a gradient of everything that a forward has used.
+            if scaled[i] is None and ctx.needs_input_grad[i]:
+                scaled[i] = torch.zeros(shape, dtype=ctx.dtype, device=upstream.device)
         return (*scaled, *[None] * 8)
 
 

@@ -84,7 +84,9 @@ class Distiller(nn.Module):
         teacher_NG = None if teacher is None else teacher.hidden_NH
         if counts is None:
             return _evaluate(student.hidden_NH, student_head, teacher_NG, teacher_head, batch)
-        projected_NG = self.projection(student.hidden_NH) if self.projection is not None else None
+        projected_NG = None
+        if self.projection is not None and (self._loss.alpha_cos > 0 or not taught):
+            projected_NG = self.projection(student.hidden_NH)
         output = self._triple_loss(
             student.hidden_NH, student_head, teacher_NG, teacher_head, projected_NG, batch, counts
         )
@@ -156,15 +158,26 @@ def _projection(width: int, teacher_width: int) -> nn.Linear:
     return projection
 
 
+def _transformed(head: Head, hidden_MH: Tensor) -> tuple[Head, Tensor]:
+    """A head without its transform, and what that makes of the rows."""
+    return head._replace(transform=lambda rows: rows), head.transform(hidden_MH)
+
+
 @torch.no_grad()
 def _evaluate(
     student_NH: Tensor, student_head: Head, teacher_NG: Tensor | None, teacher_head: Head | None, batch: PackedBatch
 ) -> Tensor:
     sums = torch.zeros(len(EVALUATION), dtype=torch.double, device=student_NH.device)
-    for rows_R in batch.predicted_rows_M.split(EVALUATED_ROWS):
-        labels_R = batch.labels_N[rows_R]
-        student_RV = student_head.logits(student_NH[rows_R])
-        teacher_RV = student_RV if teacher_head is None else teacher_head.logits(teacher_NG[rows_R])
+    # Transforms once a batch: under ZeRO-3 each is a collective, and ranks may differ in how many chunks they have.
+    student_head, student_MH = _transformed(student_head, student_NH[batch.predicted_rows_M])
+    if teacher_head is not None:
+        teacher_head, teacher_MG = _transformed(teacher_head, teacher_NG[batch.predicted_rows_M])
+    labels_M = batch.labels_N[batch.predicted_rows_M]
+    for first in range(0, len(labels_M), EVALUATED_ROWS):
+        rows = slice(first, first + EVALUATED_ROWS)
+        labels_R = labels_M[rows]
+        student_RV = student_head.logits(student_MH[rows])
+        teacher_RV = student_RV if teacher_head is None else teacher_head.logits(teacher_MG[rows])
         guess_R, teacher_guess_R = student_RV.argmax(-1), teacher_RV.argmax(-1)
         values = (
             torch.tensor(len(labels_R), device=labels_R.device),

@@ -180,6 +180,7 @@ MODERNBERT = Family(
     dropouts=("attention_dropout", "embedding_dropout", "mlp_dropout"),
     stacked={"layer.query_key_value": 3, "layer.feed_forward_in": 2},  # the second half of the latter gates the first
     per_layer=("layer_types",),  # which layers look around themselves only
+    even_heads=True,
 )
 
 GPT2 = Family(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import transformers
 from torch import Tensor, nn
 
+from distil.errors import ConfigError
 from distil.kernels import Head
 
 
@@ -40,6 +41,7 @@ class Family:
     causal: bool = False
     positions_after_pad: bool = False
     layer_norm_eps: float | None = None
+    even_heads: bool = False  # rotary positions turn dimensions of a head in pairs
     # Settings, each with the value it must have, under which a layer may stand at another place.
     requires: Mapping[str, object] = field(default_factory=dict)
 
@@ -47,6 +49,11 @@ class Family:
     def objective(self) -> str:
         """What its language models are trained to predict: "mlm", masked tokens, or "clm", the next one."""
         return "clm" if self.causal else "mlm"
+
+    @property
+    def one_layer(self) -> bool:
+        """Whether all its layers are the same one."""
+        return not any("{}" in path for name, path in self.modules.items() if name.startswith("layer."))
 
     @property
     def config_class(self) -> type[transformers.PreTrainedConfig]:
@@ -66,8 +73,12 @@ class Family:
         return value
 
     def first_position(self, config: transformers.PreTrainedConfig) -> int:
-        """The position id of a sequence's first token."""
-        return config.pad_token_id + 1 if self.positions_after_pad else 0
+        """The position id of a sequence's first token. Raises ConfigError where the config does not say."""
+        if not self.positions_after_pad:
+            return 0
+        if config.pad_token_id is None:
+            raise ConfigError(f"a {self.name} counts positions from its pad: its config.json must have a pad_token_id")
+        return config.pad_token_id + 1
 
     def longest(self, config: transformers.PreTrainedConfig) -> int:
         """The longest sequence in tokens for which there are positions."""

@@ -11,7 +11,7 @@ from distil.errors import ConfigError
 from distil.fields import nearest
 from distil.models.families import FAMILIES, family_of
 from distil.models.family import Family
-from distil.tables import SAME, Model
+from distil.tables import RANDOM, SAME, Model
 
 # What a config of another family takes over: whatever both families name, but for what the shape itself says.
 _OF_SHAPE = ("layers", "hidden", "heads", "feed_forward", "positions")
@@ -74,7 +74,18 @@ def shape_of(teacher: transformers.PreTrainedConfig, model: Model) -> Shape:
             f"a {target.name} student has LayerNorm epsilon {target.layer_norm_eps:g}, the teacher {eps:g}; give "
             f"--student {SAME}, or another family"
         )
-    return Shape(target, layers, *_sizes(teacher, source, model), model.dropout)
+    if target.one_layer and not source.one_layer and len(set(layers)) > 1 and model.initial_weights != RANDOM:
+        raise ConfigError(
+            f"student {target.name}: all its layers are one, which cannot start as {len(set(layers))}; give "
+            "--initial_weights random"
+        )
+    hidden, heads, feed_forward = _sizes(teacher, source, model)
+    if target.even_heads and hidden // heads % 2:
+        raise ConfigError(
+            f"student_hidden {hidden} with {heads} heads: {hidden // heads} dimensions a head, which must be an even "
+            f"number in a {target.name}; give other --student_hidden or --student_heads"
+        )
+    return Shape(target, layers, hidden, heads, feed_forward, model.dropout)
 
 
 def _says(family: Family) -> str:
@@ -115,8 +126,8 @@ def student_config(teacher: transformers.PreTrainedConfig, shape: Shape) -> tran
         values = {target.config[name]: getattr(teacher, source.config[name]) for name in shared}
         config = target.config_class(**values, tie_word_embeddings=True)
         for name in ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id", "mask_token_id"):
-            if getattr(teacher, name, None) is not None:
-                setattr(config, name, getattr(teacher, name))
+            if hasattr(teacher, name) or hasattr(config, name):
+                setattr(config, name, getattr(teacher, name, None))  # never the numbers that a class has of its own
         positions = source.longest(teacher) + target.first_position(config)
         setattr(config, target.config["positions"], positions)
     for name in target.per_layer:

@@ -33,8 +33,9 @@ def make_student(teacher: transformers.PreTrainedModel, shape: Shape, initial_we
     """A student of ``shape``; layer i of it starts as layer ``shape.layers[i]`` of the teacher.
 
     Embeddings and the whole language-model head are taken over, too. Where the student is smaller, it gets the first
-    rows and columns of each matrix: the first heads of an attention, the first dimensions of each head. Where it is
-    larger, and everywhere if ``initial_weights`` is "random", weights are those of a new model, drawn from ``seed``.
+    rows and columns of each matrix: the first heads of an attention, the first dimensions of each head; of heads that
+    are wider than the teacher's, rows without regard to heads. Where it is larger, and everywhere if
+    ``initial_weights`` is "random", weights are those of a new model, drawn from ``seed``.
     Where the student has no token-type embedding, the teacher's first one is added to every position, so that a
     full-depth copy computes the teacher's function; where only the student has them, they start at 0.
     Raises ConfigError for a teacher whose decoder is not tied to its embeddings, since the student's is, and for layers
@@ -71,8 +72,8 @@ def make_student(teacher: transformers.PreTrainedModel, shape: Shape, initial_we
 
 def _new(family: Family, config: transformers.PreTrainedConfig, seed: int) -> transformers.PreTrainedModel:
     """A new model, the same on every rank, whatever has been drawn before."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
         return family.model_class(config).float()
 
 
@@ -99,12 +100,13 @@ def _take(name: str, key: str, source: Holder, target: Holder) -> str:
     theirs, ours = source[2].state_dict()[key].float(), target[2].state_dict()[key]
     if name == "position_embeddings":
         theirs, ours = _same_positions(theirs, ours, source, target)
-    have, want = _axes(name, theirs, *source), _axes(name, ours, *target)
-    if any(len(a) != len(b) or any(m > n for m, n in zip(b, a, strict=True)) for a, b in zip(have, want, strict=True)):
-        return "random"
-    flat_have, flat_want = [n for axis in have for n in axis], [n for axis in want for n in axis]
-    ours.copy_(theirs.reshape(flat_have)[tuple(slice(n) for n in flat_want)].reshape(ours.shape))
-    return "whole" if have == want else "cut"
+    for by_heads in (True, False):  # heads of more dimensions than the teacher's have rows of several of its heads
+        have, want = (_axes(name, tensor, *holder, by_heads) for tensor, holder in ((theirs, source), (ours, target)))
+        flat_have, flat_want = [n for axis in have for n in axis], [n for axis in want for n in axis]
+        if len(flat_have) == len(flat_want) and all(m <= n for m, n in zip(flat_want, flat_have, strict=True)):
+            ours.copy_(theirs.reshape(flat_have)[tuple(slice(n) for n in flat_want)].reshape(ours.shape))
+            return "whole" if have == want and by_heads else "cut"
+    return "random"
 
 
 def _same_positions(theirs: Tensor, ours: Tensor, source: Holder, target: Holder) -> tuple[Tensor, Tensor]:
@@ -115,15 +117,15 @@ def _same_positions(theirs: Tensor, ours: Tensor, source: Holder, target: Holder
     return theirs[first[0] :], ours[first[1] :]
 
 
-def _axes(name: str, tensor: Tensor, family: Family, model: nn.Module, module: nn.Module) -> Axes:
+def _axes(name: str, tensor: Tensor, family: Family, model: nn.Module, module: nn.Module, by_heads: bool) -> Axes:
     """How the dimensions of a tensor are made up: an output may be several blocks, or heads of some dimensions each."""
     stack, heads = family.stacked.get(name, 1), family.number(model.config, "heads")
 
     def outputs(size: int) -> tuple[int, ...]:
-        return (stack, heads, size // (stack * heads)) if name in _TO_HEADS else (stack, size // stack)
+        return (stack, heads, size // (stack * heads)) if name in _TO_HEADS and by_heads else (stack, size // stack)
 
     def inputs(size: int) -> tuple[int, ...]:
-        return (heads, size // heads) if name in _FROM_HEADS else (size,)
+        return (heads, size // heads) if name in _FROM_HEADS and by_heads else (size,)
 
     if tensor.dim() == 1:
         return [outputs(len(tensor))]

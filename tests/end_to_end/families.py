@@ -25,13 +25,14 @@ from distil.placement import place
 
 LENGTH = 32
 # Of each family the student. "adapted" is a teacher that goes on learning from labels alone; "trimmed" has a third of
-# its teacher's vocabulary, "narrow" half its width and every term.
+# its teacher's vocabulary, "minilm" relations for its only term, "narrow" half the width and every term.
 STUDENTS = {
     "bert": 'student = "distilbert"\nstudent_depth = 2',
     **{name: 'student = "same"\nstudent_depth = 2' for name in FAMILIES if name not in ("bert", "distilbert")},
     "distilbert": 'student = "same"\nstudent_layers = [3, 0]',
     "adapted": 'student = "same"',
     "trimmed": 'student = "distilbert"\nstudent_depth = 2',
+    "minilm": 'student = "same"\nstudent_depth = 2',
     "narrow": 'student = "distilbert"\nstudent_depth = 3\nstudent_hidden = 16\nstudent_feed_forward = 20',
 }
 EVERY_TERM = """alpha_mse = 0.01
@@ -48,7 +49,7 @@ PLACEMENTS = {
     "bert": ("zero0", "fp32"), "roberta": ("zero1", "fp16"), "xlm-roberta": ("zero2", "bf16"),
     "albert": ("zero3", "fp32"), "modernbert": ("zero1_bf16", "bf16"), "gpt2": ("zero3", "fp16"),
     "distilbert": ("zero2_offload", "fp32"), "adapted": ("zero1", "fp32"), "trimmed": ("zero1", "bf16"),
-    "narrow": ("zero3", "bf16"),
+    "minilm": ("zero2", "fp32"), "narrow": ("zero3", "bf16"),
 }  # fmt: skip
 
 
@@ -147,6 +148,10 @@ def _recipe(case: str, folder: Path) -> str:
         text = text.replace("[masking]", EVERY_TERM + "[masking]").replace("epochs = 12", "epochs = 12\nsteps = 30")
     if case == "trimmed":
         text = text.replace("[model]", f'[model]\ntokenizer = "{folder / "tokenizer"}"')
+    if case == "minilm":
+        for name in ("ce = 5.0", "mlm = 2.0", "cos = 1.0"):
+            text = text.replace(f"alpha_{name}", f"alpha_{name[:-3]}0.0")
+        text = text.replace("[masking]", "alpha_relations = 1.0\nrelation_heads = 8\n[masking]")
     if case == "adapted":
         text = text.replace("alpha_ce = 5.0", "alpha_ce = 0.0").replace("alpha_cos = 1.0", "alpha_cos = 0.0")
     if FAMILIES[of_model(case)].causal:

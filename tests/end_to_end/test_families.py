@@ -63,11 +63,23 @@ def test_a_resumed_run_is_the_run_itself(jobs, case):
 
 @every_case
 def test_it_learns(jobs, case):
-    name = FAMILIES[of_model(case)].objective
+    name = "relations" if case == "minilm" else FAMILIES[of_model(case)].objective
     run = jobs / case / "whole"
     losses, perplexity = scalars(run, f"loss/{name}"), scalars(run, "heldout/perplexity")
     assert sum(losses[step] for step in range(26, 31)) < sum(losses[step] for step in range(1, 6))
-    assert perplexity[30] < perplexity[0]
+    assert perplexity[30] < perplexity[0] or case == "minilm"  # which never hears of words
+
+
+@every_case
+def test_what_was_evaluated_is_what_is_exported(jobs, case):
+    # The same weights in the same precision on the same batches, rotary frequencies included: only the sums over
+    # batches, in double, are taken in another order.
+    run = jobs / case / "whole"
+    after = json.loads((run / "results.json").read_text())["rows"][-1]
+    assert scalars(run, "heldout/mlm_accuracy" if of_model(case) != "gpt2" else "heldout/clm_accuracy")[30] == (
+        pytest.approx(after["accuracy"], rel=1e-6)  # kept in fp32 by TensorBoard
+    )
+    assert scalars(run, "heldout/perplexity")[30] == pytest.approx(after["perplexity"], rel=1e-6)
 
 
 @every_case
@@ -130,7 +142,7 @@ def test_the_projection_is_trained_and_not_exported(jobs):
     assert not any("projection" in name for name in weights(run / "student"))
     printed = (jobs / "narrow" / "printed.txt").read_text()
     assert "initial weights the teacher's, cut to size: word_embeddings" in printed
-    assert "no teacher after 60% of the steps" in printed
+    assert "no teacher after step 18" in printed
 
 
 def test_a_trimmed_students_vocabulary_is_its_own(jobs):

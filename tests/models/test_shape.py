@@ -72,7 +72,7 @@ def test_a_narrower_student_gets_the_first_rows_and_columns(family):
     wanted = asked("same", (), 0.0, student_depth=2, student_hidden=16, student_feed_forward=12)
     made = make_student(teacher, shape_of(teacher.config, wanted), "teacher", 0)
     own, heads = family_of(teacher.config), 4
-    assert made.random == () and "word_embeddings" in made.cut or family == "albert"  # narrow already
+    assert made.random == () and ("word_embeddings" in made.cut) == (family != "albert")  # whose are narrow already
     assert own.number(made.model.config, "heads") == 2  # of 8 dimensions, as the teacher's
     mine, theirs = (own.module(m, "layer.feed_forward_out", 0).weight for m in (made.model, teacher))
     mine, theirs = (mine.T, theirs.T) if family == "gpt2" else (mine, theirs)
@@ -96,6 +96,39 @@ def test_heads_of_fewer_dimensions_get_the_first_of_each():
     student = student_of(teacher, "same", (0,), 0.0, student_hidden=16, student_heads=4)
     mine, theirs = (m.bert.encoder.layer[0].attention.self.query.weight for m in (student, teacher))
     assert torch.equal(mine.view(4, 4, 16), theirs.view(4, 8, 32)[:, :4, :16])
+
+
+def test_heads_that_are_wider_than_the_teachers_get_rows_of_several():
+    teacher = tiny("bert")
+    student = student_of(teacher, "same", (0,), student_heads=2)
+    for name in ("attention.self.query", "attention.output.dense"):
+        mine, theirs = (m.bert.encoder.layer[0].get_submodule(name).weight for m in (student, teacher))
+        assert torch.equal(mine, theirs)
+
+
+def test_rotary_heads_are_even():
+    with pytest.raises(ConfigError, match="student_hidden 20 with 4 heads: 5 dimensions a head, which must be an even"):
+        shape_of(config("modernbert"), asked("same", student_hidden=20, student_heads=4))
+    made = student_of(tiny("modernbert"), "same", student_hidden=24, student_heads=4)
+    assert made(torch.arange(5, 20)[None]).logits.isfinite().all()
+
+
+def test_one_layer_cannot_start_as_several():
+    with pytest.raises(ConfigError, match="all its layers are one, which cannot start as 2; give --init"):
+        shape_of(config("bert"), asked("albert", (0, 1)))
+    assert shape_of(config("bert"), asked("albert", (1, 1))).layers == (1, 1)
+    assert len(shape_of(config("bert"), asked("albert", initial_weights="random")).layers) == LAYERS
+
+
+def test_special_ids_are_never_those_of_a_class():
+    teacher = config("bert", pad_token_id=7)
+    made = shaped(teacher, "albert", (0,))
+    assert made.pad_token_id == 7 and made.bos_token_id is None and made.eos_token_id is None
+
+
+def test_positions_that_nobody_can_count_are_refused():
+    with pytest.raises(ConfigError, match="a roberta counts positions from its pad: its config.json must have"):
+        FAMILIES["roberta"].longest(config("roberta", pad_token_id=None))
 
 
 def test_what_is_wider_than_the_teacher_is_random_and_told():

@@ -15,6 +15,8 @@ from distil.errors import ConfigError
 from distil.models.comparison import Comparison, evenly
 from distil.models.distiller import TERMS, Counts, Distiller
 from distil.models.families import FAMILIES, family_of
+from distil.models.matching import relation_loss
+from distil.models.packed import Capture, packed_inputs
 from distil.models.shape import shape_of
 from distil.models.student import make_student
 from distil.tables import Loss, Model
@@ -103,15 +105,39 @@ def test_the_last_layer_goes_with_the_last():
 
 
 @every_family
-def test_relations_are_those_of_the_layers_named(family):
-    teacher = tiny(family)
-    batch = a_batch(family)
-    whole = student_of(teacher)
-    # A copy compared with its own last layer has no distance; with another layer of the teacher's it has.
-    for layer, alike in ((-1, True), (LAYERS - 1, True), (0, False)):
-        loss = Loss(**NOTHING, alpha_relations=1.0, relation_heads=4, relation_layer=layer)
-        found = terms_of(distiller(loss, whole, teacher), batch)["relations"]
-        assert (found == 0) is alike
+@pytest.mark.parametrize("layer", [-1, 1])
+def test_relations_are_those_of_the_layers_named(family, layer):
+    teacher, batch = tiny(family), a_batch(family)
+    student = student_of(teacher, student_depth=2)
+    loss = Loss(**NOTHING, alpha_relations=2.0, relation_heads=4, relation_layer=layer)
+    output = distiller(loss, student, teacher)(batch, counts(batch))
+    inputs, seen = packed_inputs(batch), []
+    for model, of in ((student, 1), (teacher, layer % LAYERS)):
+        capture = Capture(of)
+        with torch.no_grad():
+            FAMILIES[family].hidden(model, **inputs, capture=capture)
+        seen.append(capture.seen)
+    causal = FAMILIES[family].causal
+    wanted = relation_loss(*seen, inputs["padding"], 4, len(batch.input_ids_N), causal=causal)
+    found = output.terms[TERMS.index("relations")]
+    # An ALBERT's layers are one, so the second of two is the second of four.
+    assert torch.equal(found, wanted) and (wanted > 1e-4 or (family, layer) == ("albert", 1))
+    assert output.total == 2 * wanted
+
+
+@every_family
+@pytest.mark.parametrize("term", ["hidden", "relations", "cos"])
+def test_every_parameter_that_a_forward_uses_has_a_gradient(family, term):
+    # Whatever the loss is made of: engines count on it.
+    teacher, batch = tiny(family), a_batch(family)
+    alphas = {"alpha_ce": 0.0, "alpha_cos": 0.0} | {f"alpha_{term}": 1.0}
+    loss = Loss(temperature=2.0, **alphas, relation_heads=4, hidden_layers=("0:1",))
+    module = distiller(loss, student_of(teacher, student_depth=2), teacher)
+    told = []
+    for name, parameter in module.named_parameters():
+        parameter.register_post_accumulate_grad_hook(lambda p, name=name: told.append((name, p.grad is not None)))
+    module(batch, counts(batch)).total.backward()
+    assert told and all(has for _, has in told), [name for name, has in told if not has]
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
