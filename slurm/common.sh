@@ -68,14 +68,22 @@ requeue() {
     exit 0
 }
 
-# newest_checkpoint ARGUMENTS...: its path below the program's --output_dir, or what stays the same without one.
-newest_checkpoint() {
-    local run=. last='' word found
+# value_of NAME DEFAULT ARGUMENTS...: what the program is going to take for its option --NAME: the last one given.
+value_of() {
+    local name=$1 value=$2 last='' word
+    shift 2
     for word in "$@"; do
-        [[ $last != --output_dir ]] || run=$word
-        [[ $word != --output_dir=* ]] || run=${word#*=}
+        [[ $last != "--$name" ]] || value=$word
+        [[ $word != "--$name="* ]] || value=${word#*=}
         last=$word
     done
+    printf '%s\n' "$value"
+}
+
+# newest_checkpoint ARGUMENTS...: its path below the program's --output_dir, or what stays the same without one.
+newest_checkpoint() {
+    local run found
+    run=$(value_of output_dir . "$@")
     found=("$run"/checkpoints/step-*)
     printf '%s\n' "${found[-1]}"
 }

@@ -44,8 +44,10 @@ cd "${SLURM_SUBMIT_DIR:?this is a batch script: sbatch slurm/...}"
 # srun_options=(--container-image="$PWD/distil.sqsh" --container-mounts="$PWD" --container-workdir="$PWD")  # pyxis
 # ---- end of site-specific lines ----
 
+# The recipe's own folder, where none is given: a requeued job must find it again.
+recipe=$(value_of recipe distilbert-base-uncased "$@")
 train python slurm/start_node.py launch/pretrain.py \
     --deepspeed ds_config/zero1.json \
-    --recipe distilbert-base-uncased \
-    --output_dir runs/distilbert-base-uncased \
+    --recipe "$recipe" \
+    --output_dir "runs/$(basename "$recipe" .toml)" \
     "$@"

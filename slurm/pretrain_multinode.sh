@@ -33,8 +33,10 @@ cd "${SLURM_SUBMIT_DIR:?this is a batch script: sbatch slurm/...}"
 # ---- site-specific lines, as in slurm/pretrain_8xv100.sh ----
 # ---- end of site-specific lines ----
 
+# The recipe's own folder, where none is given: a requeued job must find it again.
+recipe=$(value_of recipe distilbert-base-uncased "$@")
 train python slurm/start_node.py launch/pretrain.py \
     --deepspeed ds_config/zero1.json \
-    --recipe distilbert-base-uncased \
-    --output_dir runs/distilbert-base-uncased \
+    --recipe "$recipe" \
+    --output_dir "runs/$(basename "$recipe" .toml)" \
     "$@"

@@ -70,6 +70,8 @@ def fields(recipe: Recipe) -> dict[str, object]:
 def test_every_recipe_says_how_to_run_it_on_what_and_what_to_expect(name):
     head = (RECIPES / f"{name}.toml").read_text().split("\n\n")[0]
     assert re.search(r"#   (deepspeed launch/pretrain.py|sbatch slurm/pretrain_8xv100.sh) ", head)
+    programs = re.findall(r"^# +(.*)launch/\w+\.py", head, re.MULTILINE)
+    assert all(before in ("python ", "deepspeed ") for before in programs)  # none is executable by itself
     assert re.search(r"(Corpus|Text): ", head) or "Encoder: " in head
     assert "To expect: " in head
 

@@ -1,0 +1,43 @@
+"""What the batch scripts start, without a SLURM to submit them to (tests/slurm has one)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import distil
+
+ROOT = Path(distil.__file__).parents[1]
+RECIPE = "distilbert-base-uncased"
+
+
+@pytest.mark.parametrize("script", ["pretrain_8xv100.sh", "pretrain_multinode.sh"])
+@pytest.mark.parametrize(
+    ("given", "recipe", "folder"),
+    [
+        ([], RECIPE, f"runs/{RECIPE}"),
+        (["--recipe", "distilgpt2"], "distilgpt2", "runs/distilgpt2"),
+        (["--recipe=distilroberta-base", "--seed", "7"], "distilroberta-base", "runs/distilroberta-base"),
+        (["--recipe", "my own/recipe.toml"], "my own/recipe.toml", "runs/recipe"),
+        (["--recipe", "distilgpt2", "--output_dir", "elsewhere"], "distilgpt2", "elsewhere"),
+    ],
+)
+def test_every_recipe_has_a_folder_of_its_own(script, given, recipe, folder):
+    text = (ROOT / "slurm" / script).read_text()
+    assert "\ntrain python" in text
+    shown = text.replace("\ntrain python", "\nprintf '%s\\n' python")  # what it would start, a word a line
+    job = {"SLURM_SUBMIT_DIR": str(ROOT), "SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "1"}
+    result = subprocess.run(
+        ["bash", "-s", "--", *given], input=shown, env=os.environ | job, capture_output=True, text=True, check=True
+    )
+    words = result.stdout.splitlines()
+    assert (
+        words[:3] == ["python", "slurm/start_node.py", "launch/pretrain.py"]
+        and words[len(words) - len(given) :] == given
+    )
+    taken = {name: value for name, value in zip(words, words[1:], strict=False) if name.startswith("--")}
+    assert taken.get("--recipe", "") == recipe or f"--recipe={recipe}" in words
+    assert taken["--output_dir"] == folder
