@@ -20,7 +20,7 @@ from distil.tables import Data, Loss, Masking, Model, Optimizer, Run
 
 RECIPES = Path(__file__).parent / "recipes"
 BASE = "base"  # the key that names the recipe that a file starts from
-INSTEAD = {"student_layers": "student_depth", "student_depth": "student_layers"}  # whoever says one means not the other
+INSTEAD = {"student_layers": "student_depth", "student_depth": "student_layers"}  # naming one drops the other
 
 GROUPS: dict[str, type] = {
     "model": Model, "loss": Loss, "masking": Masking, "data": Data, "optimizer": Optimizer, "run": Run,
@@ -93,7 +93,8 @@ def shipped_recipes() -> list[str]:
 def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, dict[str, Any]]:
     """The tables of a recipe's file, over those of the recipe that it names as its base."""
     if path in seen:
-        raise ConfigError(f"recipe {path}: it is its own base, by way of {seen[-1]}")
+        by = f", by way of {seen[-1]}" if seen[-1] != path else ""
+        raise ConfigError(f"recipe {path}: it is its own base{by}; name another")
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -103,14 +104,19 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, dict[str, Any]]:
         raise ConfigError(f"recipe {path}: {BASE} must be the name of a recipe, not {base!r}")
     for table in tables:
         if table not in GROUPS:
-            raise ConfigError(f"recipe {path}: unknown table [{table}]{nearest(table, GROUPS)}")
+            home = next((t for t, group in GROUPS.items() if table in {f.name for f in dataclasses.fields(group)}), "")
+            remedy = f"; {table} belongs into the table [{home}]" if home else nearest(table, GROUPS)
+            raise ConfigError(f"recipe {path}: unknown table [{table}]{remedy}")
         if not isinstance(tables[table], dict):
             raise ConfigError(f"recipe {path}: {table} must be one table, [{table}]")
     if base is None:
         return tables
     # A file beside this one, or a recipe that ships.
     beside = str(path.parent / base) if base.endswith(".toml") else base
-    below = _read(_recipe_path(beside), (*seen, path))
+    try:
+        below = _read(_recipe_path(beside), (*seen, path))
+    except ConfigError as error:
+        raise ConfigError(f"{error} (base of {path})") from error
     return {name: _over(below.get(name, {}), tables.get(name, {})) for name in below.keys() | tables.keys()}
 
 

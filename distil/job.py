@@ -27,7 +27,7 @@ from distil.models.student import Student, make_student
 from distil.models.vocabulary import ids_of, restrict_config_, restrict_vocabulary_
 from distil.placement import Placement
 from distil.prepare import open_stores
-from distil.tables import Masking
+from distil.tables import SAME, Masking
 
 # Embeddings are often padded to a multiple of 64 or 128 for the hardware; a wider gap is another tokenizer's.
 PADDED_VOCABULARY = 128
@@ -188,11 +188,18 @@ def _tokenizer_of(
 
 def _check_objective(recipe: Recipe, family: Family) -> None:
     loss, fraction = recipe.loss, recipe.masking.mlm_fraction
-    if family.causal and (loss.alpha_mlm > 0 or fraction > 0):
-        name, value = ("alpha_mlm", loss.alpha_mlm) if loss.alpha_mlm > 0 else ("mlm_fraction", fraction)
-        raise ConfigError(f"{name} is {value}, but a {family.name} predicts the next token: give --{name} 0")
+    masked = {name: value for name, value in (("alpha_mlm", loss.alpha_mlm), ("mlm_fraction", fraction)) if value}
+    if family.causal and masked:
+        found = " and ".join(f"{name} is {value:g}" for name, value in masked.items())
+        raise ConfigError(
+            f"recipe {recipe.name}: {found}, but its teacher, a {family.name}, predicts the next token: take a recipe "
+            f"such as distilgpt2, or give {' '.join(f'--{name} 0' for name in masked)} --alpha_clm 2 --student {SAME}"
+        )
     if not family.causal and loss.alpha_clm > 0:
-        raise ConfigError(f"alpha_clm is {loss.alpha_clm}, but a {family.name} sees the next token: give --alpha_clm 0")
+        raise ConfigError(
+            f"recipe {recipe.name}: alpha_clm is {loss.alpha_clm:g}, but its teacher, a {family.name}, sees the next "
+            "token: take a recipe such as distilbert-base-uncased, or give --alpha_clm 0 and what masks tokens"
+        )
     if not family.causal and not fraction:
         remedy = "give --mlm_fraction 0.15"
         if recipe.masking == Masking.none():  # then that alone would not do

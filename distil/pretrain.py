@@ -177,7 +177,7 @@ def _build(job: Job, ranks: Ranks, claim_folder: Callable[[], None]) -> tuple[tr
     # In fp32, so that what the student starts from is no more rounded than the teacher's own file.
     teacher, teacher_family = ranks.all_do(lambda: job.load_teacher(torch.float32))
     student = ranks.all_do(lambda: job.make_student(teacher))
-    for note in _notes(student):
+    for note in _notes(job, student):
         say(ranks, f"  {'initial weights':<16}{note}")
     ranks.first_does(claim_folder)
     teacher = in_precision(teacher, DTYPES[placement.precision]).to(ranks.device)
@@ -186,10 +186,12 @@ def _build(job: Job, ranks: Ranks, claim_folder: Callable[[], None]) -> tuple[tr
     return student.model, Engine(module, decay_groups(module, recipe.optimizer.weight_decay), placement, ranks)
 
 
-def _notes(student: Student) -> Iterator[str]:
+def _notes(job: Job, student: Student) -> Iterator[str]:
     """What of the student is not its teacher's as it is."""
     for parts, fate in ((student.cut, "the teacher's, cut to size"), (student.random, "random")):
-        if parts:
+        if len(parts) == len(job.shape.family.modules):
+            yield f"{fate}, all of them"
+        elif parts:
             yield f"{fate}: {', '.join(name.removeprefix('layer.') for name in parts)}"
 
 

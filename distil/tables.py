@@ -35,8 +35,10 @@ class Model:
         "instead of student_depth, by hand: teacher layers that initialise the student's, in order, from 0", default=()
     )
     student_hidden: int = option("width of the student (0: the teacher's)", default=0)
-    student_heads: int = option("attention heads of the student (0: as wide as the teacher's)", default=0)
-    student_feed_forward: int = option("feed-forward size of the student (0: as the teacher's to its width)", default=0)
+    student_heads: int = option("attention heads of the student (0: each as wide as the teacher's, or less)", default=0)
+    student_feed_forward: int = option(
+        "feed-forward size of the student (0: in the teacher's proportion to the width)", default=0
+    )
     initial_weights: str = option("teacher: of its layers, cut to size; random: as a new model's", default=TEACHER)
     dropout: float = option("dropout of the student, in hidden states and attention")
 
@@ -157,7 +159,7 @@ class Data:
         require(0 <= self.sampling_exponent <= 1, "sampling_exponent", self.sampling_exponent, "from 0 to 1")
         if self.sampling_exponent != 1 and set(weights) != {None}:
             both = f"sampling_exponent is {self.sampling_exponent} and store {' '.join(self.store)}"
-            raise ConfigError(f"{both}: sampling_exponent below 1 and weights of stores: give one of them")
+            raise ConfigError(f"{both}: give --sampling_exponent 1, or stores without weights")
         prefixes = [prefix for prefix, _ in self.stores]
         require(len(set(prefixes)) == len(prefixes), "store", " ".join(self.store), "without repetition")
 

@@ -40,9 +40,9 @@ def test_the_tiny_jobs_are_settled_as_they_are(jobs, case):
 @pytest.mark.parametrize(
     ("case", "changes", "said"),
     [
-        ("gpt2", {"alpha_mlm": 1.0}, "alpha_mlm is 1.0, but a gpt2 predicts the next token: give --alpha_mlm 0"),
-        ("gpt2", NO_MASKS | {"mlm_fraction": 0.15}, "mlm_fraction is 0.15, but a gpt2 .*: give --mlm_fraction 0"),
-        ("bert", {"alpha_clm": 0.5}, "alpha_clm is 0.5, but a bert sees the next token: give --alpha_clm 0"),
+        ("gpt2", {"alpha_mlm": 1.0}, "alpha_mlm is 1, but its teacher, a gpt2, .* --alpha_mlm 0 --alpha_clm 2 --st"),
+        ("gpt2", NO_MASKS | {"mlm_fraction": 0.15}, "mlm_fraction is 0.15, .* such as distilgpt2, or give --mlm_f"),
+        ("bert", {"alpha_clm": 0.5}, "alpha_clm is 0.5, but its teacher, a bert, .* or give --alpha_clm 0"),
         ("bert", {"mlm_fraction": 0.0}, "mlm_fraction is 0, but a bert learns .* tokens: give --mlm_fraction 0.15"),
         ("bert", NO_MASKS, r"mlm_fraction is 0, but .*: give the recipe a table \[masking\], as distilbert-base-unc"),
         ("bert", {"student": "gpt2"}, "student gpt2: it predicts the next token, .* a bert, masked tokens; give --s"),
@@ -51,7 +51,7 @@ def test_the_tiny_jobs_are_settled_as_they_are(jobs, case):
         ("bert", {"student": "modernbert"}, "student modernbert: .* layer_types .*, and a bert has none; give --s"),
         ("roberta", {"student": "distilbert"}, "distilbert .* LayerNorm epsilon 1e-12, the teacher 1e-05; give --s"),
         ("bert", {"student_layers": (0, 4)}, "layer 4 is out of range: the teacher has 4 layers, 0 to 3"),
-        ("bert", {"student_hidden": 100}, "100 is no multiple of 12 .* --student_hidden 108 or --student_heads 10"),
+        ("bert", {"student_hidden": 101}, "101 makes no heads .* --student_hidden 96 or 104, or --stu"),
         ("bert", {"student_heads": 7}, "32 is no multiple of 7 .*; give --student_hidden 35 or --student_heads 8"),
         ("narrow", {"hidden_layers": ("0:1", "3:3")}, "hidden_layers: layer 3 .*: the student has 3 layers, 0 to 2"),
         ("narrow", {"hidden_layers": ("0:4",)}, "hidden_layers: layer 4 .*: the teacher has 4 layers, 0 to 3"),

@@ -78,7 +78,7 @@ def test_every_field_can_be_overridden():
         assert found != plain[name] and type(found) is type(plain[name]), name
 
 
-@pytest.mark.parametrize("name", ["temperature", "student_depth", "store"])
+@pytest.mark.parametrize("name", ["temperature", "student_hidden", "store"])
 def test_one_override_leaves_the_rest(name):
     plain = values(Recipe.load("distilbert-base-uncased"))
     _, recipe = parse(["--recipe", "distilbert-base-uncased", f"--{name}", *CHANGED[name].split()], "d")

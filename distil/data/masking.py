@@ -65,7 +65,10 @@ class Masker:
     ) -> Masker:  # fmt: skip
         """A masker for a corpus with the given token counts, shape (V,). Raises DataError without a mask token."""
         if "mask" not in special_ids:
-            raise DataError("the store's tokenizer has no mask token, which masked-LM training needs")
+            raise DataError(
+                "the store's tokenizer has no mask token, which a masked model learns from: binarize with that of the "
+                "model that is trained"
+            )
         weights_V = np.maximum(counts_V, 1).astype(np.float64) ** -smoothing
         weights_V[list(special_ids.values())] = 0.0
         return cls(weights_V, special_ids["mask"], fraction, mask_share, keep_share)

@@ -127,7 +127,8 @@ class Store:
         if mine["fingerprint"] != fingerprint:
             raise DataError(
                 f"{self.prefix}: built with tokenizer {mine['name']} ({mine['fingerprint'][:12]}), which gives other "
-                f"ids than {name} ({fingerprint[:12]}); use that tokenizer or rebuild the store with {BUILD}"
+                f"ids than {name} ({fingerprint[:12]}); give --tokenizer {mine['name']}, or rebuild the store with "
+                f"{BUILD}"
             )
 
     def verify(self) -> None:

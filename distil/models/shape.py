@@ -97,7 +97,14 @@ def _sizes(teacher: transformers.PreTrainedConfig, source: Family, model: Model)
     theirs = {name: source.number(teacher, name) for name in ("hidden", "heads", "feed_forward")}
     hidden = model.student_hidden or theirs["hidden"]
     a_head = theirs["hidden"] // theirs["heads"]
-    heads = model.student_heads or max(1, hidden // a_head)
+    # The fewest heads that are no wider than the teacher's, whose first dimensions they then start as.
+    heads = model.student_heads or next(n for n in range(1, hidden + 1) if hidden % n == 0 and hidden // n <= a_head)
+    if not model.student_heads and hidden // heads < min(hidden, a_head // 2):
+        fitting = [multiple for multiple in (hidden // a_head * a_head, -(-hidden // a_head) * a_head) if multiple]
+        raise ConfigError(
+            f"student_hidden {hidden} makes no heads of about {a_head} dimensions, as the teacher's are; give "
+            f"--student_hidden {' or '.join(map(str, fitting))}, or --student_heads too"
+        )
     if hidden % heads:
         raise ConfigError(
             f"student_hidden {hidden} is no multiple of {heads} attention heads; give "

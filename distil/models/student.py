@@ -22,7 +22,7 @@ Axes = list[tuple[int, ...]]  # of each dimension of a tensor, the sizes of the 
 
 
 class Student(NamedTuple):
-    """A student in fp32, and the common names of its parts that were cut to size, or are random."""
+    """A student in fp32, and the common names of its parts that were cut to size, or are random, be it in part."""
 
     model: transformers.PreTrainedModel
     cut: tuple[str, ...]
@@ -63,8 +63,7 @@ def make_student(teacher: transformers.PreTrainedModel, shape: Shape, initial_we
                 theirs, ours = source.module(teacher, name, other), target.module(student, name, own)
                 _check_alike(name, theirs, ours, own, other)
                 fates = {_take(name, key, (source, teacher, theirs), (target, student, ours)) for key in _keys(ours)}
-            cut += [name] if "cut" in fates else []
-            random += [name] if "random" in fates else []
+            (random if "random" in fates else cut).extend([name] if fates - {"whole"} else [])
         _settle_token_types(teacher, source, student, target, random)
     student.tie_weights()
     return Student(student, tuple(cut), tuple(random))

@@ -152,6 +152,13 @@ def test_random_weights_are_those_of_a_new_model_and_of_the_seed():
     assert abs(one.distilbert.embeddings.word_embeddings.weight.std() - 0.02) < 0.002  # the family's own range
 
 
+@pytest.mark.parametrize(("width", "heads"), [(32, 4), (15, 3), (24, 3), (20, 4), (8, 1), (5, 1)])
+def test_heads_are_no_wider_than_the_teachers_so_that_nothing_of_them_is_random(width, heads):
+    teacher = tiny("bert")  # of heads with 8 dimensions
+    shape = shape_of(teacher.config, asked("same", student_hidden=width))
+    assert shape.heads == heads and make_student(teacher, shape, "teacher", 0).random == ()
+
+
 def test_feed_forward_follows_the_width():
     shape = shape_of(config("bert"), asked("same", (), 0.0, student_hidden=16))
     assert (shape.hidden, shape.heads, shape.feed_forward) == (16, 2, 24)
@@ -161,10 +168,11 @@ def test_feed_forward_follows_the_width():
 @pytest.mark.parametrize(
     ("sizes", "said"),
     [
-        ({"student_hidden": 31}, "is no multiple of 3 attention heads; give --student_hidden 33 or --student_heads 1"),
+        ({"student_hidden": 31}, "makes no heads of about 8 dimensions, as the teacher's are; give --student_hidden 24 "
+         "or 32, or --student_heads too"),
         ({"student_heads": 5}, "student_hidden 32 is no multiple of 5 attention heads; give --student_hidden 35"),
     ],
-)
+)  # fmt: skip
 def test_sizes_that_do_not_divide_are_refused(sizes, said):
     with pytest.raises(ConfigError) as caught:
         shape_of(config("bert"), asked("same", (), 0.0, **sizes))
