@@ -30,7 +30,7 @@ from distil.pretrain import RUNS, STOP, run, say, settled
 from distil.results import RESULTS, Results, Row
 from distil.rundir import RUN, check, finished
 from distil.stopping import StopRequest
-from distil.variants import AblationOptions, Variant
+from distil.variants import AblationOptions, Variant, staying
 from distil.variation import Line, lines_of, table
 
 TABLE, NUMBERS = "ablation.md", "ablation.json"
@@ -68,6 +68,8 @@ def ablate(options: AblationOptions, variants: Sequence[Variant], stop: StopRequ
     ]
     with together(whole.run, stop, folder / STOP) as (ranks, guard):
         job = settled(options, whole, ranks, guard)
+        if options.without is None and (line := staying(whole)):
+            say(ranks, f"  {line}")
         ranks.first_does(lambda: _refuse(folder, members, job))
         if options.dry_run:
             say(ranks, "\n" + "\n".join(f"  {one.folder}: {one.variant.formula}" for one in members))

@@ -76,7 +76,7 @@ class Stand:
         results.write(folder)
         return results
 
-    def ablate(self, without: str = "ce", seeds: int = 2, recipe: Recipe = RECIPE, **more: Any) -> None:
+    def ablate(self, without: str | None = "ce", seeds: int = 2, recipe: Recipe = RECIPE, **more: Any) -> None:
         options = AblationOptions(output_dir=str(self.folder), without=without, seeds=seeds, **more)
         ablation.ablate(options, variants(recipe, without), None, "launch/ablate.py --without ce")
 
@@ -151,6 +151,13 @@ def test_a_plan_trains_nothing(stand, capsys):
     stand.ablate(dry_run=True)
     assert stand.trained == [] and not stand.folder.exists()
     assert all(name in capsys.readouterr().out for name in NAMES[:1])
+
+
+def test_what_is_not_left_out_by_default_is_told_and_the_rest_is(stand, capsys):
+    stand.ablate(None, seeds=1, recipe=Recipe.load("distilbert-base-uncased", {"seed": 7, "kd_until": 0.6}))
+    assert stand.trained == ["full-seed7", "without-ce-seed7", "without-cos-seed7", "without-init-seed7"]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "mlm is not left out: kd_until is 0.6" in line]
+    assert len(lines) == 1 and "--kd_until 1" in lines[0]
 
 
 # --- refused before anything is trained ----------------------------------------------------------------------------
