@@ -12,10 +12,12 @@ import dataclasses
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from distil.config import Recipe
 from distil.errors import ConfigError
 from distil.fields import nearest
+from distil.folder import standing
 from distil.options import Options, add_run_options
 from distil.options import parse as parse_options
 from distil.tables import RANDOM, Loss
@@ -60,6 +62,11 @@ class Variant:
 def parse(arguments: Sequence[str], description: str) -> tuple[AblationOptions, list[Variant]]:
     """The options and the variants, the whole recipe first. Raises ConfigError; ``--help`` prints and exits."""
     options, recipe = parse_options(arguments, description, AblationOptions, _add_options)
+    where = standing(Path(options.output_dir or "."))
+    if not where.is_dir():
+        raise ConfigError(
+            f"output directory {options.output_dir} cannot be: {where} is a file; give another --output_dir"
+        )
     if options.seeds < 1:
         raise ConfigError(f"seeds is {options.seeds}; it must be above 0")
     return options, variants(recipe, options.without)
@@ -157,7 +164,10 @@ def _variant(recipe: Recipe, left_out: tuple[str, ...]) -> Variant:
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    run = add_run_options(parser, "folder of the table and of all runs; default: runs/ablation-RECIPE")
+    run = add_run_options(
+        parser,
+        "folder of the table and of all runs; default: runs/ablation-RECIPE, or with -2 ... where that is another's",
+    )
     run.add_argument(
         "--without", metavar="PART,...",
         help="what is left out in turn: terms of the loss by name (ce, mlm, cos ...), and init, the teacher's weights "
