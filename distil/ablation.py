@@ -114,7 +114,7 @@ def _tell(
     steps = job.stop_step
     total = f"{len(members)} runs x {steps:,} steps = {len(members) * steps:,} steps, about "
     total += f"{len(members) * _tokens(job, steps):,} tokens"
-    say(ranks, f"  {'in all':<{COLUMN}}{total}" + (f"; {left} runs are to be made" if 0 < left < len(members) else ""))
+    say(ranks, f"  {'in all':<{COLUMN}}{total}" + (f", to be made: {left}" if 0 < left < len(members) else ""))
     for line in ranks.first_does(lambda: _warnings(folder, members, done, job, ranks)):
         say(ranks, line)
     if options.dry_run:

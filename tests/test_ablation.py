@@ -153,7 +153,7 @@ def test_a_plan_trains_nothing_and_says_what_it_comes_to(stand, capsys):
     capsys.readouterr()
     stand.ablate(dry_run=True)
     printed = capsys.readouterr().out
-    assert "80 steps, about 8,000 tokens; 2 runs are to be made\n" in printed
+    assert "80 steps, about 8,000 tokens, to be made: 2\n" in printed
     assert f"{NAMES[1]}: {CE}; done\n" in printed and f"{NAMES[3]}: {CE}\n" in printed
 
 

@@ -44,7 +44,7 @@ def test_killed_and_gone_on_with_it_is_what_single_runs_are(material, tmp_path):
     # The plan once, and of a run what it has of its own.
     assert whole.stdout.count("  placement ") == whole.stdout.count("  recipe          tiny: 5 CE") == 1
     assert whole.stdout.index("2 of 4 runs are done in") < whole.stdout.index("  placement ")
-    assert "4 runs x 12 steps = 48 steps, about " in whole.stdout and "; 2 runs are to be made" in whole.stdout
+    assert "4 runs x 12 steps = 48 steps, about " in whole.stdout and ", to be made: 2" in whole.stdout
     title = f"seed 8, in {out / RUNS[3]}\n\n  recipe          tiny: 2 MLM + 1 COS, T = 2\n"
     assert title in whole.stdout and "  student " not in whole.stdout.partition("run 3 of 4")[2]
     table = whole.stdout[whole.stdout.index("| trained with") :]
