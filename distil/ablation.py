@@ -1,54 +1,43 @@
 """An ablation: all variants of a recipe with all seeds, one after another in the same ranks, and the table of them.
 
 Every run has a folder of its own and is the very run that ``launch/pretrain.py`` makes with the same numbers, so what
-is finished stays finished and what was interrupted goes on.
+is finished stays finished and what was interrupted goes on. The table is of all runs in the folder that are finished,
+whichever commands have asked for them.
 """
 
 from __future__ import annotations
 
 import gc
-import json
-import os
-import platform
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from importlib import metadata
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from distil.config import Recipe
 from distil.engine.ranks import Ranks
 from distil.errors import ConfigError, DataError
-from distil.folder import write_whole
-from distil.guard import together
+from distil.guard import Guard, together
 from distil.job import Job
-from distil.monitor import git_revision
-from distil.pretrain import RUNS, STOP, run, say, settled
-from distil.results import RESULTS, Results, Row
-from distil.rundir import RUN, check, finished
+from distil.members import (
+    MADE,
+    NUMBERS,
+    TABLE,
+    Member,
+    free_folder,
+    keep,
+    members_of,
+    members_there,
+    read_numbers,
+    refuse_others,
+    refuse_strangers,
+)  # fmt: skip
+from distil.pretrain import RUNS, STOP, introduce, run, say, say_loss_path, settled
+from distil.report import document, made_now, unlike
+from distil.results import RESULTS, Results
+from distil.rundir import finished
 from distil.stopping import StopRequest
-from distil.variants import AblationOptions, Variant
-from distil.variation import Line, lines_of, table
-
-TABLE, NUMBERS = "ablation.md", "ablation.json"
-MADE = "made"  # in NUMBERS: run -> when, where and with what it was finished
-
-
-@dataclass(frozen=True)
-class Member:
-    """One run of an ablation."""
-
-    variant: Variant
-    seed: int
-    folder: Path
-
-    @property
-    def recipe(self) -> Recipe:
-        """What it trains."""
-        return self.variant.with_seed(self.seed)
+from distil.summary import COLUMN, describe, differing
+from distil.variants import AblationOptions, Variant, staying
+from distil.variation import lines_of, table
 
 
 def ablate(options: AblationOptions, variants: Sequence[Variant], stop: StopRequest, command: str) -> None:
@@ -58,149 +47,170 @@ def ablate(options: AblationOptions, variants: Sequence[Variant], stop: StopRequ
     and the same command goes on.
     """
     whole = variants[0].recipe
-    folder = Path(options.output_dir) if options.output_dir else RUNS / f"ablation-{whole.name}"
-    first = whole.optimizer.seed
-    # By seeds first: after the first round every variant has a figure.
-    members = [
-        Member(variant, seed, folder / f"{variant.name}-seed{seed}")
-        for seed in range(first, first + options.seeds)
-        for variant in variants
-    ]
-    with together(whole.run, stop, folder / STOP) as (ranks, guard):
-        job = settled(options, whole, ranks, guard)
-        ranks.first_does(lambda: _refuse(folder, members, job))
+    asked = Path(options.output_dir) if options.output_dir else None
+    with together(whole.run, stop, *([asked / STOP] if asked else [])) as (ranks, guard):
+        if asked:
+            ranks.first_does(lambda: refuse_strangers(asked))  # at once: to fit a teacher may take an hour
+        introduce(ranks, whole)
+        job = settled(options, whole, ranks, guard, told=False)
+        folder = ranks.first_does(lambda: _folder(asked, job))
+        guard = guard.stopped_by(folder / STOP)
+        seeds = range(whole.optimizer.seed, whole.optimizer.seed + options.seeds)
+        members = members_of(folder, variants, seeds)
+        done = ranks.first_does(lambda: _done(folder, members, job))
+        _tell(options, members, done, job, ranks)
         if options.dry_run:
-            say(ranks, "\n" + "\n".join(f"  {one.folder}: {one.variant.formula}" for one in members))
             return
-        results = []
+        if len(done) < len(members):
+            say_loss_path(ranks)
         for number, one in enumerate(members, 1):
-            done = ranks.first_does(lambda one=one: finished(one.folder, _as_of(job, one)))
-            if done is None:
+            if one.folder.name not in done:
                 guard.pass_on(ranks)
                 title = f"run {number} of {len(members)}: {one.variant.formula}, seed {one.seed}, in {one.folder}"
                 say(ranks, f"\n{title}\n")
-                done = run(replace(options, output_dir=str(one.folder)), one.recipe, ranks, guard)
-                ranks.first_does(lambda one=one: _note(one, job, ranks))
-                gc.collect()  # its models hang in cycles, and would hold a device's memory beside the next run's
-            results.append(done)
-        ranks.first_does(lambda: _write(folder, members, results, job, command))
+                _train(options, one, job, ranks, guard, command)
+        ranks.first_does(lambda: _write(folder, members, job, command))
 
 
-def _refuse(folder: Path, members: Sequence[Member], job: Job) -> None:
-    """Raise ConfigError for what would otherwise be found after hours."""
-    if (folder / RUN).exists():
-        raise ConfigError(f"output directory {folder} is that of a single run; give another --output_dir")
+def _folder(asked: Path | None, job: Job) -> Path:
+    """The folder asked for, or a free one. Raises ConfigError for what would otherwise be found after hours."""
     if not job.heldout:
         raise ConfigError(
             "an ablation is measured on held-out text, and there is none; give --heldout_store PREFIX, or binarize "
             "with --heldout_fraction"
         )
-    for one in members:
-        check(one.folder, _as_of(job, one))
-    _read(folder)
+    if asked is None:
+        return free_folder(RUNS, job)
+    refuse_strangers(asked)
+    refuse_others(asked, job)
+    return asked
 
 
-def _as_of(job: Job, one: Member) -> Job:
-    """The whole recipe's job under a member's recipe: its identity and length, without opening anything anew."""
-    return replace(job, recipe=one.recipe)
-
-
-def _note(one: Member, job: Job, ranks: Ranks) -> None:
-    """Keep how a run was made: another may be made elsewhere."""
-    numbers = _read(one.folder.parent)
-    numbers.setdefault(MADE, {})[one.folder.name] = {
-        "date": time.strftime("%F"), "machine": machine(ranks.device), "ranks": ranks.world,
-        "precision": job.placement.precision, "ds_config": job.placement.path, "torch": torch.__version__,
-        "deepspeed": metadata.version("deepspeed"), "git": git_revision(),
-    }  # fmt: skip
-    _keep(one.folder.parent / NUMBERS, json.dumps(numbers, indent=2) + "\n")
-
-
-def _write(folder: Path, members: Sequence[Member], results: Sequence[Results], job: Job, command: str) -> None:
-    """Print the table, and write it with all numbers."""
-    variants = list(dict.fromkeys(one.variant for one in members))
-    found: dict[str, dict[int, Row]] = {variant.name: {} for variant in variants}
-    for one, result in zip(members, results, strict=True):
-        if result.student.accuracy is None:
-            raise DataError(f"{one.folder / RESULTS} has no held-out figures: remove it to measure again")
-        if result.step != results[0].step:
+def _done(folder: Path, members: Sequence[Member], job: Job) -> dict[str, Results]:
+    """What is finished already, by run. Raises ConfigError where the runs to come could not be compared with it."""
+    found = {one.folder.name: finished(one.folder, one.job(job)) for one in members}
+    done = {name: results for name, results in found.items() if results is not None}
+    for name, results in done.items():
+        if len(done) < len(members) and results.step != job.stop_step:
             raise ConfigError(
-                f"{one.folder} went to step {result.step}, {members[0].folder} to {results[0].step}: they do not "
-                "compare; give the same --max_steps to all, or another --output_dir"
+                f"{folder / name} went to step {results.step}, the runs to come would stop at {job.stop_step}: they do "
+                f"not compare; give --max_steps {results.step}, or another --output_dir"
             )
-        found[one.variant.name][one.seed] = result.student
-    lines = lines_of(variants, found)
-    steps, tokens = results[0].step, _tokens(job, results[0].step)
-    numbers = _read(folder) | {
-        "command": command, "recipe": {"name": job.recipe.name, **job.recipe.mathematics()},
-        "steps": steps, "tokens_about": tokens, "heldout_positions": results[0].predicted,
+    return done
+
+
+def _tell(
+    options: AblationOptions, members: Sequence[Member], done: dict[str, Results], job: Job, ranks: Ranks
+) -> None:  # fmt: skip
+    """What is there, then the plan: of what is still to be trained, for the rest was made as it was made."""
+    folder, left = members[0].folder.parent, len(members) - len(done)
+    say(ranks, f"  {len(done)} of {len(members)} runs are done in {folder}")
+    if options.without is None and (line := staying(members[0].variant.recipe)):
+        say(ranks, f"  {line}")
+    if left:
+        for note in job.placement.notes:
+            say(ranks, f"  {note}")
+        say(ranks, describe(job))
+    steps = job.stop_step
+    total = f"{len(members)} runs x {steps:,} steps = {len(members) * steps:,} steps, about "
+    total += f"{len(members) * _tokens(job, steps):,} tokens"
+    say(ranks, f"  {'in all':<{COLUMN}}{total}" + (f", to be made: {left}" if 0 < left < len(members) else ""))
+    for line in ranks.first_does(lambda: _warnings(folder, members, done, job, ranks)):
+        say(ranks, line)
+    if options.dry_run:
+        states = [(one, "; done" if one.folder.name in done else "") for one in members]
+        say(ranks, "\n" + "\n".join(f"  {one.folder}: {one.variant.formula}{state}" for one, state in states))
+
+
+def _warnings(
+    folder: Path, members: Sequence[Member], done: Collection[str], job: Job, ranks: Ranks
+) -> list[str]:  # fmt: skip
+    """Of runs that would be compared though made otherwise: what is done as it was made, the rest as it would be."""
+    now = made_now(job, ranks)
+    made = read_numbers(folder).get(MADE, {}) | {m.folder.name: now for m in members if m.folder.name not in done}
+    return unlike([(one.variant.name, one.seed) for one in members], made)
+
+
+def _train(
+    options: AblationOptions, one: Member, job: Job, ranks: Ranks, guard: Guard, command: str
+) -> None:  # fmt: skip
+    how = replace(options, output_dir=str(one.folder))
+    run(how, one.recipe, ranks, guard, brief=lambda its: differing(its, job))
+
+    def note() -> None:  # how it was made stays with it: another may be made elsewhere
+        numbers = _with_command(read_numbers(one.folder.parent), command)
+        numbers.setdefault(MADE, {})[one.folder.name] = made_now(job, ranks)
+        keep(one.folder.parent, numbers)
+
+    ranks.first_does(note)
+    gc.collect()  # its models hang in cycles, and would hold a device's memory beside the next run's
+
+
+def _with_command(numbers: dict[str, Any], command: str) -> dict[str, Any]:
+    return numbers | {"commands": list(dict.fromkeys([*numbers.get("commands", []), command]))}
+
+
+def _write(folder: Path, members: Sequence[Member], job: Job, command: str) -> None:
+    """Print the table of all that is finished in the folder, and write it with all numbers."""
+    found, first = _measured(members, members_there(folder, job.recipe))
+    variants = list({one.variant.name: one.variant for one in found}.values())
+    rows = {v.name: {one.seed: r.student for one, r in found.items() if one.variant.name == v.name} for v in variants}
+    lines = lines_of(variants, {name: dict(sorted(by_seed.items())) for name, by_seed in rows.items()})
+    numbers = _with_command(read_numbers(folder), command) | {
+        "recipe": {"name": job.recipe.name, **job.recipe.mathematics()},
+        "steps": first.step, "tokens_about": _tokens(job, first.step), "heldout_positions": first.predicted,
         "variants": [line.values() for line in lines],
     }  # fmt: skip
-    _keep(folder / NUMBERS, json.dumps(numbers, indent=2) + "\n")
-    _keep(folder / TABLE, _document(lines, members, numbers))
-    print(f"\n{table(lines)}\n\nwritten to {folder / TABLE}, all numbers to {folder / NUMBERS}", flush=True)
-
-
-def _document(lines: Sequence[Line], members: Sequence[Member], numbers: dict[str, Any]) -> str:
-    """The table with all that is needed to make it again."""
-    made = numbers.get(MADE, {})
-    alike: dict[str, list[str]] = {}  # runs that were made alike, but for the day, share a line
-    unknown = "how and when they were made is not recorded"
-    for how in (made.get(one.folder.name) for one in members):
-        alike.setdefault(_how(how) if how else unknown, []).append(how["date"] if how else "")
-    runs = []
-    for text, dates in alike.items():
-        days = " to ".join(dict.fromkeys((min(dates), max(dates))))
-        runs.append(f"- {len(dates)} of {len(members)} runs{f', {days}' if days else ''}: {text}")
-    length = f"{numbers['steps']:,} steps a run, about {numbers['tokens_about']:,} tokens; "
-    length += f"measured on {numbers['heldout_positions']:,} held-out positions."
-    title = f"# Ablation of the recipe {numbers['recipe']['name']}"
-    return "\n".join(
-        [title, "", table(lines), "", length, "", f"    {numbers['command']}", "", *runs, ""]
+    warnings = unlike([(one.variant.name, one.seed) for one in found], numbers.get(MADE, {}))
+    keep(folder, numbers, document(lines, numbers, warnings))
+    below = "".join(f"\n\n{line}" for line in warnings)
+    print(
+        f"\n{table(lines)}{below}\n\nwritten to {folder / TABLE}, all numbers to {folder / NUMBERS}", flush=True
     )  # fmt: skip
 
 
-def _how(made: dict[str, Any]) -> str:
-    return (
-        f"{made['machine']}; {made['ranks']} rank(s), {made['precision']}, {made['ds_config']}; torch {made['torch']}, "
-        f"DeepSpeed {made['deepspeed']}, git {made['git']}"
-    )
+def _measured(members: Sequence[Member], there: Sequence[Member]) -> tuple[dict[Member, Results], Results]:
+    """Results of all members, then of the other runs there that compare with them, and the first of all.
+
+    What was asked for must compare, or ConfigError is raised; what was not is left out otherwise, in a line.
+    """
+    found = {one: Results.read(one.folder) for one in members}
+    first = found[members[0]]
+    for one, results in found.items():
+        if results.student.accuracy is None:
+            raise DataError(f"{one.folder / RESULTS} has no held-out figures: remove it to measure again")
+        if apart := _apart(results, first):
+            raise ConfigError(
+                f"{one.folder} {apart[0]}, {members[0].folder} {apart[1]}: they do not compare; {apart[2]}, or give "
+                "another --output_dir"
+            )
+    others = {one: Results.read(one.folder) for one in there if one not in found and one.measured}
+    for one, results in others.items():  # the whole recipe's are the first
+        wholes = {other.seed for other in found if not other.variant.left_out}
+        if results.student.accuracy is None or (apart := _apart(results, first)):
+            why = (
+                "it has no held-out figures" if results.student.accuracy is None else f"it {apart[0]}, these {apart[1]}"
+            )
+        elif one.variant.left_out and one.seed not in wholes:
+            why = f"the whole recipe has no run of seed {one.seed}"
+        else:
+            found[one] = results
+            continue
+        print(f"not in the table: {one.folder}: {why}", flush=True)
+    return found, first
+
+
+def _apart(one: Results, other: Results) -> tuple[str, str, str] | None:
+    """How far two runs went or how much they were measured on, and what to do, where they do not compare."""
+    if one.step != other.step:
+        return f"went to step {one.step}", f"to {other.step}", "give the same --max_steps to all"
+    if one.predicted != other.predicted:
+        measured = f"was measured on {one.predicted:,} held-out positions", f"on {other.predicted:,}"
+        return *measured, f"remove {RESULTS} of one to measure it again"
+    return None
 
 
 def _tokens(job: Job, steps: int) -> int:
     """Tokens of so many steps, by the store's mean: seeds differ by a few."""
     mixture = job.mixture
     return round(steps * job.micro_batches / mixture.micro_batches * mixture.tokens_an_epoch)
-
-
-def machine(device: torch.device) -> str:
-    """The device in words: a GPU's name, or the processor's with the cores that this process may use."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    models = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    name = models[0].partition(": ")[2] if models else platform.processor() or platform.machine()
-    cores = len(os.sched_getaffinity(0))
-    return f"{name}, {cores} core{'s' if cores > 1 else ''}"
-
-
-def _read(folder: Path) -> dict[str, Any]:
-    """The numbers kept so far. Raises DataError where they cannot be read."""
-    path = folder / NUMBERS
-    if not path.exists():
-        return {}
-    try:
-        numbers = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(numbers, dict) and isinstance(numbers.get(MADE, {}), dict):
-            return numbers
-        why = "it is no table of ours"
-    except (OSError, ValueError) as error:
-        why = str(error)
-    raise DataError(f"{path} cannot be read ({why}); remove it, and the same command makes it anew")
-
-
-def _keep(path: Path, text: str) -> None:
-    try:
-        write_whole(path, text)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror}") from error

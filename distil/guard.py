@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distil.engine.heartbeat import Heartbeat
@@ -29,6 +29,12 @@ class Guard:
             if ranks.first:
                 self.stop.obeyed()
             raise Stopped(f"{why}; there was nothing to save, the same command goes on", code)
+
+    def stopped_by(self, *files: Path) -> Guard:
+        """The same with these files for all runs, which are looked for from here on."""
+        guard = replace(self, files=files)
+        guard.watch()
+        return guard
 
     def watch(self, *files: Path) -> None:
         """From here on these files stop the run, and those that stop any."""

@@ -37,7 +37,7 @@ from distil.prepare import FROM_RECIPE, prepare_stores, recipe_digest, sample_en
 from distil.results import RESULTS, Results, measure
 from distil.rundir import check, claim, finished, free_folder, held
 from distil.stopping import StopRequest
-from distil.summary import describe
+from distil.summary import COLUMN, describe
 from distil.trainer import Trainer
 
 RUNS = Path("runs")
@@ -58,29 +58,46 @@ def pretrain(options: Options, recipe: Recipe, stop: StopRequest) -> None:
         run(options, recipe, ranks, guard)
 
 
-def settled(options: Options, recipe: Recipe, ranks: Ranks, guard: Guard) -> Job:
-    """What the options and the recipe come to on these ranks, said line by line; a teacher is fitted if need be."""
+def introduce(ranks: Ranks, recipe: Recipe) -> None:
+    """Say which program runs what."""
+    say(ranks, f"distil {distil.__version__}: recipe {recipe.name}")
+    if recipe.name == DEFAULT_RECIPE:
+        say(ranks, f"  a real but small distillation, the embedded default; {REAL_RUN}")
+
+
+def settled(options: Options, recipe: Recipe, ranks: Ranks, guard: Guard, told: bool = True) -> Job:
+    """What the options and the recipe come to on these ranks; a teacher is fitted if need be.
+
+    ``told`` is whether it is said line by line.
+    """
     recipe = ranks.first_does(lambda: with_stores_found(recipe))  # one look, lest two hosts list a folder differently
     precisions = precisions_of(ranks.device)
     placement = ranks.all_do(
         lambda: place(options.deepspeed, recipe, ranks.world, ranks.device.type, precisions, options.precision)
     )
-    say(ranks, f"distil {distil.__version__}: recipe {recipe.name}")
-    if recipe.name == DEFAULT_RECIPE:
-        say(ranks, f"  a real but small distillation, the embedded default; {REAL_RUN}")
-    for note in placement.notes:
-        say(ranks, f"  {note}")
+    if told:
+        introduce(ranks, recipe)
+        for note in placement.notes:
+            say(ranks, f"  {note}")
     teacher = _resolve_teacher(recipe, options, ranks, guard)
     guard.pass_on(ranks)
     ranks.first_does(lambda: prepare_stores(recipe, teacher))
     job = ranks.all_do(lambda: settle(recipe, placement, teacher, options.max_steps))
-    say(ranks, describe(job))
+    if told:
+        say(ranks, describe(job))
     return job
 
 
-def run(options: Options, recipe: Recipe, ranks: Ranks, guard: Guard) -> Results | None:
-    """One run, or what an earlier one left of it; returns what it came to, None where only its plan was asked for."""
-    job = settled(options, recipe, ranks, guard)
+def run(
+    options: Options, recipe: Recipe, ranks: Ranks, guard: Guard, brief: Callable[[Job], str] | None = None
+) -> Results | None:  # fmt: skip
+    """One run, or what an earlier one left of it; returns what it came to, None where only its plan was asked for.
+
+    ``brief`` has what is said of the plan where a person has read most of it already.
+    """
+    job = settled(options, recipe, ranks, guard, told=brief is None)
+    if brief is not None and (text := brief(job)):
+        say(ranks, text)
     if options.dry_run:
         return None
     folder = Path(options.output_dir) if options.output_dir else ranks.first_does(lambda: free_folder(RUNS, job))
@@ -91,7 +108,7 @@ def run(options: Options, recipe: Recipe, ranks: Ranks, guard: Guard) -> Results
         guard.pass_on(ranks)
         with ExitStack() as stack:
             ranks.first_does(lambda: stack.enter_context(held(folder)))
-            done = _train(job, folder, ranks, guard)
+            done = _train(job, folder, ranks, guard, told=brief is None)
     say(ranks, f"\n{done.table()}\n")
     say(ranks, f"student:     {folder / STUDENT}")
     say(ranks, f"tensorboard: tensorboard --logdir {folder.parent}")
@@ -125,9 +142,11 @@ def _recipe_of_teacher(name: str) -> Recipe:
     return recipe
 
 
-def _train(job: Job, folder: Path, ranks: Ranks, guard: Guard) -> Results:
+def _train(job: Job, folder: Path, ranks: Ranks, guard: Guard, told: bool) -> Results:
     recipe, placement = job.recipe, job.placement
     torch.manual_seed(recipe.optimizer.seed)
+    if told:
+        say_loss_path(ranks)
     student, engine = _build(job, ranks, lambda: claim(folder, job))
     checkpoints = Checkpoints(
         folder / "checkpoints", recipe.run.keep_checkpoints, ranks, placement, job.identity()
@@ -168,12 +187,16 @@ def _train(job: Job, folder: Path, ranks: Ranks, guard: Guard) -> Results:
     return ranks.first_does(finish)
 
 
+def say_loss_path(ranks: Ranks) -> None:
+    """Say what computes the loss on these ranks; where that has to be built, it is built now."""
+    ranks.first_does(lambda: path_for(ranks.device).name)  # builds its kernels once; the others find them built
+    path = ranks.all_do(lambda: path_for(ranks.device))
+    say(ranks, f"  {'loss':<{COLUMN}}{path.name}: {path.why}")
+
+
 def _build(job: Job, ranks: Ranks, claim_folder: Callable[[], None]) -> tuple[transformers.PreTrainedModel, Engine]:
     """Student and engine; the run's folder is claimed when everything that can be refused has been looked at."""
     recipe, placement = job.recipe, job.placement
-    ranks.first_does(lambda: path_for(ranks.device).name)  # builds its kernels once; the others find them built
-    path = ranks.all_do(lambda: path_for(ranks.device))
-    say(ranks, f"  {'loss':<16}{path.name}: {path.why}")
     # In fp32, so that what the student starts from is no more rounded than the teacher's own file.
     teacher, teacher_family = ranks.all_do(lambda: job.load_teacher(torch.float32))
     student = ranks.all_do(lambda: job.make_student(teacher))

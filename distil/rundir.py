@@ -33,7 +33,7 @@ def check(folder: Path, job: Job) -> None:
                 f"output directory {folder} holds another run ({apart}); give the same options to resume it, "
                 "or another --output_dir"
             )
-    elif folder.exists() and not _unused(folder):
+    elif folder.exists() and not unused(folder):
         raise ConfigError(f"output directory {folder} exists and holds no run of ours; give another --output_dir")
 
 
@@ -66,7 +66,7 @@ def held(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            if _unused(folder):  # nothing came of it, so nothing is left
+            if unused(folder):  # nothing came of it, so nothing is left
                 for name in (DRAFT, LOCK):
                     (folder / name).unlink(missing_ok=True)
                 with suppress(OSError):
@@ -97,7 +97,7 @@ def free_folder(root: Path, job: Job) -> Path:
     number = 1
     while True:
         folder = root / (job.recipe.name if number == 1 else f"{job.recipe.name}-{number}")
-        if not folder.exists() or ((folder / LOCK).exists() and _unused(folder)):
+        if not folder.exists() or ((folder / LOCK).exists() and unused(folder)):
             return folder
         same = (folder / RUN).exists() and not _apart(folder, job)
         if same and finished(folder, job) is None:
@@ -105,7 +105,7 @@ def free_folder(root: Path, job: Job) -> Path:
         number += 1
 
 
-def _unused(folder: Path) -> bool:
+def unused(folder: Path) -> bool:
     """Whether a folder holds nothing but what a start leaves that came to nothing."""
     return folder.is_dir() and all(path.name in (DRAFT, LOCK) for path in folder.iterdir())
 

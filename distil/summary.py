@@ -15,10 +15,25 @@ from distil.tables import RANDOM
 
 COLUMN = 16
 STORES_SHOWN = 8
+VARIED = ("recipe", "student")  # rows of the plan that a variant of a recipe may change
 
 
 def describe(job: Job) -> str:
     """The plan a person reads before the start: models, parameters, batch arithmetic, steps, tokens."""
+    return _aligned(_rows(job))
+
+
+def differing(job: Job, other: Job) -> str:
+    """Loss and student of a job's plan, where they are not those of another's; empty where both are."""
+    mine, theirs = _rows(job), _rows(other)
+    return _aligned({name: mine[name] for name in VARIED if mine[name] != theirs[name]})
+
+
+def _aligned(rows: dict[str, str]) -> str:
+    return "\n".join(f"  {name:<{COLUMN}}{text}" for name, text in rows.items())
+
+
+def _rows(job: Job) -> dict[str, str]:
     recipe, data, place = job.recipe, job.recipe.data, job.placement
     student = student_config(job.teacher_config, job.shape)
     start = (
@@ -28,7 +43,7 @@ def describe(job: Job) -> str:
     an_epoch = job.mixture.micro_batches
     epochs = job.total_steps * job.micro_batches / an_epoch
     stop = f"; this run stops at {job.stop_step:,}" if job.stop_step < job.total_steps else ""
-    rows = {
+    return {
         "recipe": f"{recipe.name}: {_loss_formula(job)}",
         "teacher" if recipe.loss.needs_teacher else "initial weights": f"{job.teacher}, {_size(job.teacher_config)}",
         "student": f"{job.shape.family.name} of {start}, {_size(student)}",
@@ -42,7 +57,6 @@ def describe(job: Job) -> str:
         "schedule": f"{job.total_steps:,} steps = {epochs:.2f} epochs of {an_epoch:,} micro-batches, "
         f"about {epochs * job.mixture.tokens_an_epoch:,.0f} tokens{stop}",
     }
-    return "\n".join(f"  {name:<{COLUMN}}{text}" for name, text in rows.items())
 
 
 def _vocabulary(job: Job) -> str:

@@ -88,7 +88,10 @@ class Loss:
         require(self.relation_layer >= -1, "relation_layer", self.relation_layer, "-1 or more")
         require(0 < self.kd_until <= 1, "kd_until", self.kd_until, "above 0 and at most 1")
         if self.kd_until < 1 and not (self.alpha_mlm or self.alpha_clm):
-            raise ConfigError(f"kd_until is {self.kd_until}, but without alpha_mlm or alpha_clm nothing goes on then")
+            raise ConfigError(
+                f"kd_until is {self.kd_until}, but without alpha_mlm or alpha_clm nothing goes on then; give "
+                "--kd_until 1"
+            )
         for entry in self.hidden_layers:
             require(bool(_PAIR.fullmatch(entry)), "hidden_layers", repr(entry), "STUDENT:TEACHER, such as 2:5")
 

@@ -7,7 +7,7 @@ spread that of the differences: what a seed does to both cancels.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -89,12 +89,19 @@ def _line(variant: Variant, rows: Mapping[int, Row], whole: Mapping[int, Row]) -
     )
 
 
+def _listed(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, seeds))
+
+
 def table(lines: Sequence[Line]) -> str:
     """The table, with what one must know to read it."""
     seeds = list(lines[0].by_seed)
     if len(seeds) > 1:
+        others = [
+            f"; of {line.variant.formula}: {_listed(line.by_seed)}" for line in lines if list(line.by_seed) != seeds
+        ]
         over = (
-            f"Mean \u00b1 sample standard deviation over {len(seeds)} seeds ({', '.join(map(str, seeds))}); "
+            f"Mean \u00b1 sample standard deviation over {len(seeds)} seeds ({_listed(seeds)}{''.join(others)}); "
             "the variation is that of runs of equal seeds. Perplexity and agreement with the teacher are means."
         )  # fmt: skip
     else:
@@ -102,8 +109,8 @@ def table(lines: Sequence[Line]) -> str:
     notes = [over]
     if any(line.variant.paper for line in lines):
         notes.append(
-            f"The paper ({PAPER}) measures the GLUE macro-score, this table held-out accuracy: only signs and order "
-            "compare."
+            f"The paper's column ({PAPER}) is DistilBERT's, whatever student is trained here, in points of the GLUE "
+            "macro-score, where this table has held-out accuracy: only signs and order compare."
         )
     if any(line.agreement is None for line in lines):
         notes.append("Without an agreement: nothing that is trained there compares with the teacher.")

@@ -6,79 +6,17 @@ the real ones.
 
 from __future__ import annotations
 
-import contextlib
-import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 import torch
+from ablations import RECIPE, STEPS, Stand
 
-from distil import ablation
+from distil import report
 from distil.config import Recipe
 from distil.errors import ConfigError, DataError, Stopped
-from distil.results import Results, Row
-from distil.variants import AblationOptions, variants
+from distil.variants import AblationOptions
 
-RECIPE = Recipe.load("distilbert-base-uncased", {"seed": 7})
 NAMES = ["full-seed7", "without-ce-seed7", "full-seed8", "without-ce-seed8"]
-STEPS = 20
-
-
-@dataclass(frozen=True)
-class FakeJob:
-    recipe: Recipe
-    heldout: tuple[str, ...] = ("text",)
-    stop_step: int = STEPS
-    micro_batches: int = 4
-    mixture: Any = field(default_factory=lambda: SimpleNamespace(micro_batches=40, tokens_an_epoch=1000.0))
-    placement: Any = field(default_factory=lambda: SimpleNamespace(precision="fp32", path="ds.json"))
-
-    def identity(self) -> dict[str, Any]:
-        return {"mathematics": self.recipe.mathematics()}
-
-
-class OneRank:
-    first, world, device = True, 1, torch.device("cpu")
-
-    def first_does(self, work: Callable[[], Any]) -> Any:
-        return work()
-
-
-class FakeGuard:
-    def pass_on(self, ranks: OneRank) -> None:
-        pass
-
-
-class Stand:
-    """A folder, the runs that have been asked for in it, and how many may end before a stop is asked."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.folder, self.trained, self.allowed, self.step = folder, [], 100, STEPS
-        self.heldout: tuple[str, ...] = ("text",)
-        together = lambda *how: contextlib.nullcontext((OneRank(), FakeGuard()))
-        monkeypatch.setattr(ablation, "together", together)
-        monkeypatch.setattr(ablation, "settled", lambda options, recipe, *_: FakeJob(recipe, self.heldout))
-        monkeypatch.setattr(ablation, "run", self.run)
-
-    def run(self, options: AblationOptions, recipe: Recipe, *others: object) -> Results:
-        if len(self.trained) == self.allowed:
-            raise Stopped("asked")
-        folder = Path(options.output_dir)
-        self.trained.append(folder.name)
-        folder.mkdir(parents=True)
-        (folder / "run.json").write_text(json.dumps(FakeJob(recipe).identity()))
-        accuracy = 0.4 + 0.01 * (recipe.optimizer.seed - 7) - (0.03 if recipe.loss.alpha_ce == 0 else 0)
-        results = Results(self.step, 99, (Row("student after", accuracy, 10.0, 0.5, 1, 1.0),))
-        results.write(folder)
-        return results
-
-    def ablate(self, without: str = "ce", seeds: int = 2, recipe: Recipe = RECIPE, **more: Any) -> None:
-        options = AblationOptions(output_dir=str(self.folder), without=without, seeds=seeds, **more)
-        ablation.ablate(options, variants(recipe, without), None, "launch/ablate.py --without ce")
+CE = "\u2205 - L_cos - L_mlm"
 
 
 @pytest.fixture
@@ -108,49 +46,122 @@ def test_what_stops_a_run_stops_all_and_the_same_command_goes_on(stand, capsys):
     assert again.partition("| trained with")[2] == first != ""
 
 
-def test_more_seeds_and_parts_add_to_what_is_there(stand):
-    stand.ablate(seeds=1)
-    stand.ablate("ce,cos+mlm", seeds=2)
-    assert stand.trained[:2] == NAMES[:2] and sorted(stand.trained[2:]) == [
-        "full-seed8", "without-ce-seed8", "without-cos+mlm-seed7", "without-cos+mlm-seed8"
-    ]  # fmt: skip
+def rows_of(stand: Stand) -> dict[str, list[str]]:
+    """{formula: cells} of the table in the folder."""
+    lines = [line for line in stand.written().splitlines() if line.startswith("| ")][2:]
+    return {cells[0]: cells[1:] for cells in ([c.strip() for c in line.strip("| ").split("|")] for line in lines)}
+
+
+def test_more_seeds_and_parts_add_to_what_is_there(stand, capsys):
+    stand.ablate("ce,init", seeds=2)
+    larger = rows_of(stand)
+    stand.ablate("ce", seeds=1)
+    assert stand.trained == [f"{name}-seed{n}" for n in (7, 8) for name in ("full", "without-ce", "without-init")]
+    assert rows_of(stand) == larger and "\u00b1" in larger[CE][0]
+    stand.ablate("mlm", seeds=3)
+    assert sorted(stand.trained[6:]) == ["full-seed9", *(f"without-mlm-seed{n}" for n in (7, 8, 9))]
+    rows = rows_of(stand)
+    assert list(rows)[1:] == ["L_ce - L_cos - \u2205", CE, "L_ce - L_cos - L_mlm + random initial weights"]
+    assert {formula: rows[formula] for formula in list(larger)[1:]} == {f: larger[f] for f in list(larger)[1:]}
+    assert [list(v["by_seed"]) for v in stand.numbers()["variants"]] == [["7", "8", "9"]] * 2 + [["7", "8"]] * 2
+    said = f"over 3 seeds (7, 8, 9; of {CE}: 7, 8; of L_ce - L_cos - L_mlm + random initial weights: 7, 8)"
+    assert said in stand.written() and said in capsys.readouterr().out
+    assert stand.written().count("    launch/ablate.py --without ") == 3
+    assert "- 10 of 10 runs, " in stand.written()
+
+
+def test_runs_there_that_do_not_compare_are_left_out_in_a_line(stand, capsys):
+    stand.ablate("cos", seeds=1)
+    stand.step = STEPS - 5
+    for seed in (7, 9):
+        recipe = Recipe.load("distilbert-base-uncased", {"seed": seed, "alpha_mlm": 0.0})
+        stand.run(AblationOptions(output_dir=str(stand.folder / f"without-mlm-seed{seed}")), recipe)
+        stand.step = STEPS
+    stand.ablate("ce", seeds=1)
+    printed = capsys.readouterr().out
+    assert f"not in the table: {stand.folder / 'without-mlm-seed7'}: it went to step 15, these to 20\n" in printed
+    assert "without-mlm-seed9: the whole recipe has no run of seed 9\n" in printed
+    assert len(rows_of(stand)) == 3
 
 
 def test_what_is_written(stand):
     stand.ablate()
-    text = (stand.folder / "ablation.md").read_text(encoding="utf-8")
+    text = stand.written()
     for part in (
         "| \u2205 - L_cos - L_mlm", "    launch/ablate.py --without ce\n", "20 steps a run, about 2,000 tokens",
         "99 held-out positions", "- 4 of 4 runs, ", "1 rank(s), fp32, ds.json",
-        f"torch {torch.__version__}, DeepSpeed ", ablation.machine(torch.device("cpu")),
+        f"torch {torch.__version__}, DeepSpeed ", report.machine(torch.device("cpu")),
     ):  # fmt: skip
         assert part in text, part
-    numbers = json.loads((stand.folder / "ablation.json").read_text())
+    numbers = stand.numbers()
     assert numbers["variants"][1]["by_seed"]["8"]["accuracy"] == pytest.approx(0.38)
     assert numbers["recipe"]["optimizer"]["seed"] == 7 and list(numbers["made"]) == NAMES
 
 
 def test_how_a_run_was_made_stays_with_it(stand, monkeypatch):
     stand.ablate(seeds=1)
-    monkeypatch.setattr(ablation, "machine", lambda device: "another machine")
+    monkeypatch.setattr(report, "machine", lambda device: "another machine")
     stand.ablate(seeds=2)
-    text = (stand.folder / "ablation.md").read_text(encoding="utf-8")
-    assert text.count("- 2 of 4 runs, ") == 2 and text.count("another machine") == 1
+    rows = [line for line in stand.written().splitlines() if line.startswith("- 2 of 4 runs, ")]
+    assert [row.rpartition(": ")[2] for row in rows] == [f"full, seed {n}; without-ce, seed {n}" for n in (7, 8)]
+    assert ["another machine" in row for row in rows] == [False, True]
 
 
 def test_a_run_made_by_another_program_is_taken_and_said(stand):
     stand.run(AblationOptions(output_dir=str(stand.folder / NAMES[0])), RECIPE)
     stand.ablate()
     assert stand.trained == NAMES
-    assert "- 1 of 4 runs: how and when they were made is not recorded" in (stand.folder / "ablation.md").read_text(
-        encoding="utf-8"
+    assert "- 1 of 4 runs: how and when they were made is not recorded: full, seed 7\n" in stand.written()
+
+
+def test_what_is_compared_and_was_made_otherwise_is_told_before_and_after(stand, capsys):
+    stand.ablate(seeds=2)
+    assert "warning" not in capsys.readouterr().out + stand.written()
+    stand.job["precision"] = "bf16"
+    stand.ablate("ce,mlm", seeds=2)
+    line = (
+        "warning: runs that are compared are not made alike: without-mlm, seeds 7, 8: precision bf16 against fp32 of "
+        "the whole recipe\n"
     )
+    before, _, after = capsys.readouterr().out.partition("run 3 of 6")
+    assert before.count(line) == after.count(line) == stand.written().count(line) == 1
+    assert "- 2 of 6 runs, " in stand.written() and "fp32, ds.json" in stand.written()
 
 
-def test_a_plan_trains_nothing(stand, capsys):
+def test_what_is_done_is_told_before_the_plan_of_the_rest(stand, capsys):
+    stand.ablate(seeds=1)
+    first = capsys.readouterr().out
+    stand.job["precision"] = "bf16"
+    stand.ablate(seeds=2)
+    second = capsys.readouterr().out
+    stand.ablate(seeds=2)
+    third = capsys.readouterr().out
+    assert [text.index(" runs are done in") < text.index("  the plan in") for text in (first, second)] == [True, True]
+    assert "  0 of 2 runs are done" in first and "  2 of 4 runs are done" in second and "  4 of 4 runs are" in third
+    # Of what is done no plan is told: it was made as it was made.
+    assert first.count("the plan in fp32") == second.count("the plan in bf16") == 1
+    assert "the plan" not in third and "a note" not in third
+
+
+def test_a_plan_trains_nothing_and_says_what_it_comes_to(stand, capsys):
     stand.ablate(dry_run=True)
     assert stand.trained == [] and not stand.folder.exists()
-    assert all(name in capsys.readouterr().out for name in NAMES[:1])
+    printed = capsys.readouterr().out
+    assert all(f"{name}: " in printed for name in NAMES)
+    assert "4 runs x 20 steps = 80 steps, about 8,000 tokens\n" in printed
+    stand.ablate(seeds=1)
+    capsys.readouterr()
+    stand.ablate(dry_run=True)
+    printed = capsys.readouterr().out
+    assert "80 steps, about 8,000 tokens, to be made: 2\n" in printed
+    assert f"{NAMES[1]}: {CE}; done\n" in printed and f"{NAMES[3]}: {CE}\n" in printed
+
+
+def test_what_is_not_left_out_by_default_is_told_and_the_rest_is(stand, capsys):
+    stand.ablate(None, seeds=1, recipe=Recipe.load("distilbert-base-uncased", {"seed": 7, "kd_until": 0.6}))
+    assert stand.trained == ["full-seed7", "without-ce-seed7", "without-cos-seed7", "without-init-seed7"]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "mlm is not left out: kd_until is 0.6" in line]
+    assert len(lines) == 1 and "--kd_until 1" in lines[0]
 
 
 # --- refused before anything is trained ----------------------------------------------------------------------------
@@ -180,16 +191,15 @@ def test_the_folder_of_a_single_run_is_refused(stand):
 
 
 def test_without_held_out_text_nothing_can_be_compared(stand):
-    stand.heldout = ()
+    stand.job["heldout"] = ()
     with pytest.raises(ConfigError, match="--heldout_store"):
         stand.ablate()
     assert stand.trained == []
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"made": 3}'])
-def test_damaged_numbers_are_named(stand, text):
+def test_damaged_numbers_are_named(stand):
     stand.folder.mkdir()
-    (stand.folder / "ablation.json").write_text(text)
+    (stand.folder / "ablation.json").write_text("{")
     with pytest.raises(DataError, match="ablation.json cannot be read"):
         stand.ablate()
     assert stand.trained == []
@@ -199,4 +209,19 @@ def test_runs_of_different_lengths_are_not_compared(stand):
     stand.ablate(seeds=1)
     stand.step = STEPS + 10
     with pytest.raises(ConfigError, match="full-seed8 went to step 30, .*full-seed7 to 20"):
+        stand.ablate()
+
+
+def test_a_shorter_run_beside_longer_ones_is_refused_before_it_is_made(stand):
+    stand.ablate(seeds=1)
+    stand.job["stop_step"] = 10
+    with pytest.raises(ConfigError, match="went to step 20, the runs to come would stop at 10: .* --max_steps 20"):
+        stand.ablate()
+    assert stand.trained == NAMES[:2]
+
+
+def test_runs_measured_on_other_text_are_not_compared(stand):
+    stand.ablate(seeds=1)
+    stand.predicted = 80
+    with pytest.raises(ConfigError, match="full-seed8 was measured on 80 held-out positions, .*full-seed7 on 99"):
         stand.ablate()

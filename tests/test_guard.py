@@ -30,3 +30,14 @@ def test_a_file_for_one_run_or_for_all_is_obeyed_once(tmp_path, name):
         guard.pass_on(ALONE)
     assert caught.value.code == 75
     assert not any(path.exists() for path in files)  # or the same command could not go on
+
+
+def test_other_files_may_take_the_place_of_the_first(tmp_path):
+    guard = Guard(StopRequest(), None, (tmp_path / "first",))
+    (tmp_path / "first").touch()
+    guard = guard.stopped_by(tmp_path / "second")
+    guard.pass_on(ALONE)
+    (tmp_path / "second").touch()
+    guard.stop._looked = 0.0
+    with pytest.raises(Stopped, match="second is there"):
+        guard.pass_on(ALONE)

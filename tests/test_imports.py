@@ -29,6 +29,8 @@ LEVELS = [
     ["results", "doctor", "summary"],
     ["rundir", "trainer", "variation"],
     ["pretrain"],
+    ["members"],
+    ["report"],
     ["ablation"],
     ["launch", "slurm"],
 ]

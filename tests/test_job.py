@@ -13,7 +13,7 @@ from families import LENGTH, make_job, refused, settled
 from harness import make_teacher
 
 from distil.kernels import IGNORED
-from distil.summary import describe
+from distil.summary import describe, differing
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -164,6 +164,15 @@ def test_the_plan_says_how_a_global_batch_is_made(jobs):
     assert rows_of(describe(job))["global batch"] == (
         f"4 micro-batches = 2 accumulated x 2 rank(s), {first:,} tokens in the first"
     )
+
+
+def test_what_a_job_has_of_its_own(jobs):
+    whole = settled(jobs / "bert")
+    assert differing(settled(jobs / "bert", seed=8), whole) == ""
+    less = settled(jobs / "bert", alpha_ce=0.0)
+    assert list(rows_of(differing(less, whole))) == ["recipe"] and " CE " not in differing(less, whole)
+    random = rows_of(differing(settled(jobs / "bert", initial_weights="random"), whole))
+    assert list(random) == ["student"] and "random weights" in random["student"]
 
 
 def test_an_identity_is_what_decides_the_weights(jobs, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from distil.config import Recipe
 from distil.errors import ConfigError
-from distil.variants import parse, variants
+from distil.variants import named, parse, staying, variants
 
 RECIPE = "distilbert-base-uncased"
 CAUSAL = {"alpha_mlm": 0.0, "alpha_clm": 2.0, "mlm_fraction": 0.0}
@@ -29,7 +29,31 @@ def test_the_papers_table():
 
 def test_all_parts_are_left_out_by_default():
     assert variants(recipe()) == variants(recipe(), "ce,cos,mlm,init")
-    assert [v.name for v in variants(Recipe.load("quickstart-teacher"))] == ["full", "without-init"]  # one term
+    assert staying(recipe()) == ""
+
+
+@pytest.mark.parametrize(
+    ("whole", "names", "said"),
+    [
+        (Recipe.load("quickstart-teacher"), ["full", "without-init"], "mlm is not left out: it leaves no term"),
+        (
+            recipe(kd_until=0.6),
+            ["full", "without-ce", "without-cos", "without-init"],
+            "mlm is not left out: kd_until is 0.6, but without alpha_mlm or alpha_clm nothing goes on then; give "
+            "--kd_until 1",
+        ),
+    ],
+)
+def test_by_default_what_cannot_be_left_out_stays_and_is_told(whole, names, said):
+    assert [v.name for v in variants(whole)] == names
+    assert staying(whole).startswith(said) and "\n" not in staying(whole)
+
+
+def test_a_variant_by_its_name():
+    for variant in variants(recipe(), "ce,cos+mlm,init"):
+        assert named(recipe(), variant.name) == variant
+    for other in ("without-mse", "without-mlm+cos", "without-", "ce", "full-", "without-ce,cos"):
+        assert named(recipe(), other) is None
 
 
 @pytest.mark.parametrize(
@@ -68,15 +92,16 @@ def test_another_loss_is_written_as_it_is_and_compares_with_no_paper():
         ("cso", {}, ("--without cso", "did you mean cos?", "ce, cos, mlm, init")),
         ("mse", {}, ("--without mse", "alpha_mse is 0 already", "ce, cos, mlm, init")),
         ("mlm", CAUSAL, ("--without mlm", "alpha_mlm is 0 already", "ce, cos, clm, init")),
-        ("ce,,mlm", {}, ("no such part",)),
-        ("", {}, ("no such part",)),
+        ("ce,,mlm", {}, ("--without ce,,mlm: a part is empty", "ce, cos, mlm, init")),
+        ("ce, cos+", {}, ("--without 'ce, cos+': a part is empty",)),
+        ("", {}, ("--without '': a part is empty",)),
         ("full", {}, ("--without full", "no such part")),
         ("ce+ce", {}, ("--without ce+ce", "twice")),
         ("ce+cos,cos+ce", {}, ("ce+cos is there twice",)),
-        ("ce+cos+mlm", {}, ("--without ce+cos+mlm", "leaves no term")),
+        ("ce+cos+mlm", {}, ("--without ce+cos+mlm: it leaves no term", "ce, cos, mlm, init")),
         ("cos", {"alpha_ce": 0.0, "alpha_mlm": 0.0}, ("--without cos", "leaves no term")),
         ("init", {"initial_weights": "random"}, ("--without init", "random weights already")),
-        ("mlm", {"kd_until": 0.5}, ("--without mlm", "kd_until is 0.5")),
+        ("mlm", {"kd_until": 0.5}, ("--without mlm: kd_until is 0.5", "give --kd_until 1;")),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(without, overrides, said):

@@ -56,6 +56,7 @@ def test_the_table_against_hand_computed_numbers():
         ["L_ce - L_cos - L_mlm + random initial weights", "12.00 \u00b1 2.83", "-30.00 \u00b1 0.00", "400.0", "11.0",
          "-3.69"],
     ]  # fmt: skip
+    assert "column (Sanh et al. 2019" in text and "is DistilBERT's, whatever student is trained here" in text
     assert "over 2 seeds (56, 57)" in text and "GLUE macro-score" in text and "1910.01108" in text
 
 
@@ -70,6 +71,13 @@ def test_one_seed_shows_no_spread_and_says_so():
     text = table(lines_of(VARIANTS, {name: {56: rows[56]} for name, rows in FOUND.items()}))
     assert cells(text)[3][1:3] == ["37.00", "-3.00"]
     assert "\u00b1" not in text and "One seed (56) shows no spread" in text
+
+
+def test_rows_of_other_seeds_say_which():
+    found = FOUND | {"without-ce": {57: FOUND["without-ce"][57]}}
+    text = table(lines_of(VARIANTS, found))
+    assert "over 2 seeds (56, 57; of \u2205 - L_cos - L_mlm: 57);" in text
+    assert cells(text)[3][1:3] == ["43.00", "-1.00"]
 
 
 def test_a_recipe_that_is_not_the_papers_is_not_set_beside_it():

@@ -41,6 +41,12 @@ def test_killed_and_gone_on_with_it_is_what_single_runs_are(material, tmp_path):
     assert whole.returncode == 0, whole.stderr[-3000:]
     assert "run 1 of 4" not in whole.stdout and "run 2 of 4" not in whole.stdout
     assert "run 3 of 4" in whole.stdout and "resuming from" in whole.stdout
+    # The plan once, and of a run what it has of its own.
+    assert whole.stdout.count("  placement ") == whole.stdout.count("  recipe          tiny: 5 CE") == 1
+    assert whole.stdout.index("2 of 4 runs are done in") < whole.stdout.index("  placement ")
+    assert "4 runs x 12 steps = 48 steps, about " in whole.stdout and ", to be made: 2" in whole.stdout
+    title = f"seed 8, in {out / RUNS[3]}\n\n  recipe          tiny: 2 MLM + 1 COS, T = 2\n"
+    assert title in whole.stdout and "  student " not in whole.stdout.partition("run 3 of 4")[2]
     table = whole.stdout[whole.stdout.index("| trained with") :]
     assert (out / "ablation.md").read_text(encoding="utf-8").count(table.partition("\n\n")[0]) == 1
 
@@ -81,6 +87,7 @@ def test_a_stop_on_two_ranks_ends_it_all_and_the_same_command_goes_on(material, 
     [
         (("--without", "cso"), "did you mean cos?"),
         (("--without", "mlm+cos+ce"), "leaves no term"),
+        (("--output_dir", "README.md"), "README.md is a file"),
         (("--deepspeed", "no/where.json"), "no/where.json"),
     ],
 )
