@@ -31,7 +31,7 @@ from distil.members import (
     refuse_strangers,
 )  # fmt: skip
 from distil.pretrain import RUNS, STOP, introduce, run, say, say_loss_path, settled
-from distil.report import document, made_now, unlike
+from distil.provenance import document, made_now, unlike
 from distil.results import RESULTS, Results
 from distil.rundir import finished
 from distil.stopping import StopRequest

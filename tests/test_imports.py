@@ -30,7 +30,7 @@ LEVELS = [
     ["rundir", "trainer", "variation"],
     ["pretrain"],
     ["members"],
-    ["report"],
+    ["provenance"],
     ["ablation"],
     ["launch", "slurm"],
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from distil.report import unlike
+from distil.provenance import unlike
 
 HOW = {"precision": "fp32", "ranks": 1, "device": "a processor", "machine": "a processor, 2 cores", "git": "one"}
 
