@@ -29,6 +29,7 @@ def figures(run) -> list[tuple[object, ...]]:
     return [(r.name, r.accuracy, r.perplexity, r.agreement, r.parameters) for r in Results.read(run).rows]
 
 
+@pytest.mark.faults
 def test_killed_and_gone_on_with_it_is_what_single_runs_are(material, tmp_path):
     out = tmp_path / "ablation"
     third = out / RUNS[2] / "checkpoints" / "step-00000004"

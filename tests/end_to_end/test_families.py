@@ -16,7 +16,7 @@ from harness import CLOCKED, ROOT, command, environment, scalars, tags
 
 from distil.models.families import FAMILIES, family_of
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.faults  # each is stopped and goes on
 every_case = pytest.mark.parametrize("case", STUDENTS)
 
 
