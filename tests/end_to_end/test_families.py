@@ -141,7 +141,7 @@ def test_the_projection_is_trained_and_not_exported(jobs):
     assert not torch.equal(trained, torch.eye(32, 16))
     assert not any("projection" in name for name in weights(run / "student"))
     printed = (jobs / "narrow" / "printed.txt").read_text()
-    assert "initial weights the teacher's, cut to size: word_embeddings" in printed
+    assert "initial weights the teacher's, cut to size, all of them" in printed
     assert "no teacher after step 18" in printed
 
 
