@@ -16,7 +16,7 @@ run: $(READY)  ## distil the quickstart: a real teacher on real text, in minutes
 test: $(READY)  ## the tests, in minutes; those that kill and stop whole jobs are the next two
 	@PATH="$(BIN):$$PATH" python -m pytest --durations=10 -m "not (faults or slurm or multihost)"
 
-fault-test: $(READY)  ## kills, hangs, full disks, a cut wire: every row of docs/reliability.md
+fault-test: $(READY)  ## whole jobs: every family stopped and resumed; kills, hangs, full disks, a cut wire (docs/reliability.md)
 	@PATH="$(BIN):$$PATH" python -m pytest --durations=10 -m "faults or multihost"
 
 test-fast: $(READY)  ## the tests that take seconds
