@@ -26,9 +26,7 @@ def export_student(
     config._attn_implementation = "sdpa"
     model = family.model_class(config)
     missing, unexpected = model.load_state_dict(dict(parameters), strict=False)
-    held = {
-        id(parameter): name for name, parameter in model.named_parameters(remove_duplicate=False) if name in parameters
-    }
+    held = {id(model.get_parameter(name)) for name in parameters if name not in unexpected}
     untold = [name for name in missing if id(model.get_parameter(name)) not in held]
     assert not unexpected and not untold, f"student and export differ: {untold} {unexpected}"
     with building(folder, replace=True) as draft:

@@ -29,7 +29,7 @@ class Engine:
 
     def __init__(self, module: nn.Module, groups: list[dict[str, Any]], placement: Placement, ranks: Ranks) -> None:
         with contextlib.redirect_stdout(io.StringIO()):  # some of its optimisers print memory tables
-            kept = {name: buffer.clone() for name, buffer in constants(module).items()}
+            kept = constants(module)
             self._engine, *_ = deepspeed.initialize(model=module, model_parameters=groups, config=placement.config)
             restore_constants(module, kept)  # it casts all there is
         self._ranks = ranks

@@ -4,25 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from emulated import emulated_kernels
 from losses import G, H, Setting, assert_close, defined, doubles, floor_of, row_cosine
 
-from distil.kernels import TERMS, build
-from distil.kernels.paths import using
+from distil.kernels import TERMS
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "path")
 
-PATHS = ("reference", "torch", "kernel", "emulated GPU")
 COS = TERMS.index("cos")
-
-
-@pytest.fixture(autouse=True, params=PATHS)
-def path(request):
-    """Every test runs on every path; of chunks, three rows each."""
-    if build.compiler() is None and request.param in ("kernel", "emulated GPU"):
-        pytest.skip("no C++ compiler")
-    with using(emulated_kernels() if request.param == "emulated GPU" else request.param, chunk_rows=3):
-        yield request.param
 
 
 def projection(seed: int = 1) -> torch.Tensor:

@@ -7,25 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from emulated import emulated_kernels
 from losses import G, H, Setting, assert_close, check_against_definition
 
-from distil.kernels import TERMS, Head, build, triple_loss
-from distil.kernels.paths import using
+from distil.kernels import TERMS, Head, triple_loss
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-PATHS = ("reference", "torch", "kernel", "emulated GPU")
-
-
-@pytest.fixture(autouse=True, params=PATHS)
-def path(request):
-    """Every test runs on every path; of chunks, three rows each."""
-    if build.compiler() is None and request.param in ("kernel", "emulated GPU"):
-        pytest.skip("no C++ compiler")
-    with using(emulated_kernels() if request.param == "emulated GPU" else request.param, chunk_rows=3):
-        yield request.param
-
+pytestmark = pytest.mark.usefixtures("one_thread", "path")
 
 ALPHAS = [
     {"ce": 5.0, "mlm": 2.0, "cos": 1.0},
