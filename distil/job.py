@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +26,7 @@ from distil.models.student import Student, make_student
 from distil.models.vocabulary import ids_of, restrict_config_, restrict_vocabulary_
 from distil.placement import Placement
 from distil.prepare import open_stores
+from distil.shares import nearest_share
 from distil.tables import SAME, Masking
 
 # Embeddings are often padded to a multiple of 64 or 128 for the hardware; a wider gap is another tokenizer's.
@@ -96,7 +96,7 @@ class Job:
     @property
     def kd_steps(self) -> int:
         """How many steps compare with the teacher."""
-        return _share_of(self.total_steps, self.recipe.loss.kd_until)
+        return nearest_share(self.total_steps, self.recipe.loss.kd_until)
 
     def identity(self) -> dict[str, Any]:
         """What makes two runs the same run: to go on under another identity would be another experiment."""
@@ -136,7 +136,7 @@ def settle(recipe: Recipe, placement: Placement, teacher: str, max_steps: int | 
     objective = NextToken() if family.causal else _masker(recipe, mixture)
     total = recipe.optimizer.steps or -(-recipe.optimizer.epochs * mixture.micro_batches // data.micro_batches)
     stop = min(total, max_steps or total)
-    if recipe.loss.kd_until < 1 and _share_of(total, recipe.loss.kd_until) in (0, total):
+    if recipe.loss.kd_until < 1 and nearest_share(total, recipe.loss.kd_until) in (0, total):
         raise ConfigError(
             f"kd_until is {recipe.loss.kd_until}: of {total:,} steps that is none or all; give --kd_until 1, or another"
         )
@@ -145,11 +145,6 @@ def settle(recipe: Recipe, placement: Placement, teacher: str, max_steps: int | 
         recipe, placement, teacher, config, tokenizer, vocabulary, unknown, shape, mixture, heldout, objective,
         of_teacher, total, stop,
     )  # fmt: skip
-
-
-def _share_of(steps: int, share: float) -> int:
-    """So many steps of all, rounded half upwards."""
-    return math.floor(share * steps + 0.5)
 
 
 def _masker(recipe: Recipe, mixture: Mixture) -> Masker:
