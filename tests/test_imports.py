@@ -21,7 +21,7 @@ LEVELS = [
     ["tables"],
     ["config"],
     ["placement", "kernels", "health", "remote"],
-    ["options", "data"],
+    ["options", "data", "tasks"],
     ["models", "variants"],
     ["evaluation", "engine", "monitor", "export", "prepare"],
     ["checkpoint", "guard"],
