@@ -18,8 +18,9 @@ class Features:
     Sequence i has tokens ``starts[i]`` to ``starts[i + 1]`` of ``input_ids`` and ``token_types`` (int32). ``labels``
     has a row for each: a class id (int64), a value (float32), or of SPANS two places within the sequence (int64), where
     the answer's first and last token stand, both 0, which is the first token, where the window has none.
-    ``examples[i]`` is the number of the example that sequence i comes from. Of SPANS ``offsets`` (int32, a row a token)
-    has the characters of the context that a token stands for, from and to; -1 for all other tokens.
+    ``starts`` and ``examples`` are int64; ``examples[i]`` is the number of the example of sequence i. Of SPANS
+    ``offsets`` (int32, a row a token) has the characters of the context that a token stands for, from and to; -1 for
+    all other tokens.
     """
 
     input_ids: np.ndarray
@@ -36,6 +37,13 @@ class Features:
     def lengths(self) -> np.ndarray:
         """Tokens of each sequence, int64."""
         return np.diff(self.starts)
+
+    def places(self, numbers: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Where the tokens of these sequences, one after the other, stand in ``input_ids``; int64."""
+        numbers = np.asarray(numbers, dtype=np.int64)
+        lengths = self.lengths[numbers]
+        before = np.cumsum(lengths) - lengths
+        return np.repeat(self.starts[numbers] - before, lengths) + np.arange(lengths.sum())
 
 
 @dataclass(frozen=True)
@@ -57,15 +65,14 @@ class TaskBatch:
     @classmethod
     def of(cls, features: Features, numbers: Sequence[int] | np.ndarray) -> Self:
         """These sequences, in this order."""
-        slices = [slice(features.starts[i], features.starts[i + 1]) for i in numbers]
-        lengths_B = np.array([s.stop - s.start for s in slices])
-        cu_seqlens = np.concatenate(([0], np.cumsum(lengths_B))).astype(np.int32)
+        numbers = np.asarray(numbers, dtype=np.int64)
+        places_N, lengths_B = features.places(numbers), features.lengths[numbers]
         arrays = (
-            np.concatenate([features.input_ids[s] for s in slices]).astype(np.int64),
-            np.concatenate([features.token_types[s] for s in slices]).astype(np.int64),
-            np.arange(cu_seqlens[-1], dtype=np.int64) - np.repeat(cu_seqlens[:-1].astype(np.int64), lengths_B),
-            cu_seqlens,
-            features.labels[np.asarray(numbers)],
+            features.input_ids[places_N].astype(np.int64),
+            features.token_types[places_N].astype(np.int64),
+            places_N - np.repeat(features.starts[numbers], lengths_B),
+            np.concatenate(([0], np.cumsum(lengths_B))).astype(np.int32),
+            features.labels[numbers],
         )
         return cls(*(torch.from_numpy(array) for array in arrays), longest=int(lengths_B.max()))
 
