@@ -93,7 +93,7 @@ def _not_fitted(name_or_dir: str, what: str, family: Family, task: Task) -> Data
 def _other_kind(config: transformers.PreTrainedConfig, family: Family) -> str | None:
     """What a config says its model is, where that is another class than the family's; None also where it does not."""
     stated = config.architectures or []
-    return None if not stated or family.model_class.__name__ in stated else f"it is a {' or '.join(stated)}"
+    return None if not stated or family.model_class.__name__ in stated else f"its class is {' or '.join(stated)}"
 
 
 def _other_labels(config: transformers.PreTrainedConfig, task: Task) -> str | None:

@@ -47,8 +47,7 @@ def gradients(model: nn.Module, logits: torch.Tensor) -> dict[str, torch.Tensor]
 @every_kind
 @every_variant
 def test_packed_is_padded(family, changes, kind, lengths):
-    model, plain, batch = (tiny_task(family, kind, **changes) for _ in range(2)), None, task_batch(lengths)
-    model, plain = model
+    (model, plain), batch = (tiny_task(family, kind, **changes) for _ in range(2)), task_batch(lengths)
     (found, _), (wanted, _) = packed(model, kind, batch), stock(plain, kind, batch)
     rows = sum(lengths) if kind == SPANS else len(lengths)
     assert found.shape == wanted.shape == (rows, a_task(kind).outputs) and found.dtype == torch.float32
@@ -131,10 +130,8 @@ def test_the_parts_are_all_that_the_model_has(family, kind):
     ]
     found = {id(parameter) for module in modules for parameter in module.parameters()}
     assert found == {id(parameter) for parameter in model.parameters()}
-    heads = {
-        id(p) for name in of_task.modules if name.startswith(HEAD) for p in of_task.module(model, name).parameters()
-    }
-    assert heads and heads < found
+    heads = [of_task.module(model, name) for name in of_task.modules if name.startswith(HEAD)]
+    assert heads and {id(parameter) for module in heads for parameter in module.parameters()} < found
 
 
 def test_heads_that_are_built_alike():
