@@ -16,14 +16,14 @@ from typing import Any, Self
 
 from distil.errors import ConfigError
 from distil.fields import fill, nearest
-from distil.tables import Data, Loss, Masking, Model, Optimizer, Run
+from distil.tables import Data, HeldoutRun, Loss, Masking, Model, Optimizer
 
 RECIPES = Path(__file__).parent / "recipes"
 BASE = "base"  # the key that names the recipe that a file starts from
 INSTEAD = {"student_layers": "student_depth", "student_depth": "student_layers"}  # naming one drops the other
 
 GROUPS: dict[str, type] = {
-    "model": Model, "loss": Loss, "masking": Masking, "data": Data, "optimizer": Optimizer, "run": Run,
+    "model": Model, "loss": Loss, "masking": Masking, "data": Data, "optimizer": Optimizer, "run": HeldoutRun,
 }  # fmt: skip
 
 
@@ -37,7 +37,7 @@ class Recipe:
     masking: Masking
     data: Data
     optimizer: Optimizer
-    run: Run
+    run: HeldoutRun
 
     @classmethod
     def load(cls, name_or_path: str, overrides: Mapping[str, Any] | None = None) -> Self:
@@ -59,6 +59,11 @@ class Recipe:
         if left:
             raise ConfigError(f"unknown option {next(iter(left))}{nearest(next(iter(left)), field_names())}")
         return cls(name=path.stem, **groups)
+
+    @property
+    def called(self) -> str:
+        """What it is called in a message."""
+        return f"recipe {self.name}"
 
     def mathematics(self) -> dict[str, dict[str, Any]]:
         """Every field that decides the trained weights, as plain values a JSON file can hold."""

@@ -21,6 +21,7 @@ class Distillation:
     """The workload of a job (see ``distil.workload.Workload``)."""
 
     terms = TERMS
+    judged_untrained = True
 
     def __init__(self, job: Job) -> None:
         self._job = job

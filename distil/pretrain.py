@@ -125,7 +125,7 @@ def _resolve_teacher(recipe: Recipe, options: Options, ranks: Ranks, guard: Guar
     if options.dry_run:  # the unfitted model has the same shape
         return _resolve_teacher(of_teacher, options, ranks, guard)
     say(ranks, f"  its teacher is fitted first, once, by the recipe {of_teacher.name}; kept in {folder}\n")
-    of_run = Options(of_teacher.name, options.deepspeed, str(folder), None, options.precision)
+    of_run = Options(options.deepspeed, str(folder), precision=options.precision, recipe=of_teacher.name)
     run(of_run, of_teacher, ranks, guard)
     say(ranks, f"\nthe teacher is ready; now the recipe {recipe.name}")
     return str(folder / STUDENT)
@@ -144,14 +144,15 @@ def _train(job: Job, folder: Path, ranks: Ranks, guard: Guard, told: bool) -> Re
     if told:
         say_loss_path(ranks)
     student, module = _build(job, ranks, lambda: claim(folder, job))
-    at, parameters = train(
+    trained = train(
         Distillation(job), job, module, student, placement, folder, ranks, guard, _texts(job)
     )  # fmt: skip
+    at = trained.position
 
     def finish() -> Results:
         dtype = DTYPES[placement.precision]
         try:
-            export_student(folder / STUDENT, job.shape.family, student.config, parameters, job.tokenizer)
+            export_student(folder / STUDENT, job.shape.family, student.config, trained.parameters, job.tokenizer)
             results = measure(job, folder / STUDENT, at.step, dtype, ranks.device)
             write_card(folder / STUDENT, recipe, job.shape.family, at.step, at.tokens, results.table())
             results.write(folder)

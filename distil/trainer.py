@@ -56,7 +56,7 @@ class Trainer:
 
     def _train(self) -> None:
         run, last = self._work.run, self._work.stop_step
-        if self._at.step == 0:
+        if self._at.step == 0 and self._work.judged_untrained:
             self._evaluate()
         self._start_clock()
         while self._at.step < last:
@@ -65,11 +65,12 @@ class Trainer:
             step = self._at.step
             if step % run.log_every == 0 or step == last:
                 self._report(self._ranks.sum(terms))
-            if (run.eval_every and step % run.eval_every == 0) or step == last:
+            if run.eval_every and step % run.eval_every == 0 and step < last:
                 self._evaluate()
             # Amid bad steps nothing is worth the place of an older checkpoint.
             if (run.save_every and step % run.save_every == 0 and not self._health.in_doubt) or step == last:
                 self._save()
+        self._evaluate()  # also where an earlier process was stopped before it had
 
     def _between_steps(self) -> None:
         """What all ranks agree on before a step: to take a save further, or to stop."""

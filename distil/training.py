@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import transformers
 from torch import Tensor, nn
@@ -25,14 +26,25 @@ RUNS = Path("runs")
 STOP = "stop"  # a file of this name in a run's folder stops it
 
 
+class Trained(NamedTuple):
+    """Where training ended, and where this process began it, how long that took, evaluations included.
+
+    ``parameters`` are the fp32 parameters of what is kept, by name, on the CPU, and on rank 0 alone.
+    """
+
+    position: Position
+    first_step: int
+    seconds: float
+    parameters: dict[str, Tensor]
+
+
 def train(
     work: Workload, job: Job, module: nn.Module, model: transformers.PreTrainedModel, placement: Placement,
     folder: Path, ranks: Ranks, guard: Guard, texts: dict[str, Any],
-) -> tuple[Position, dict[str, Tensor]]:  # fmt: skip
+) -> Trained:  # fmt: skip
     """Train ``module``, of which ``model`` is the part to be kept, on from the newest checkpoint in ``folder``.
 
-    ``texts`` are put beside the curves. Returns where training ended and, on rank 0, the fp32 parameters of ``model``
-    by name, on the CPU. Raises Stopped and RunError as ``Trainer.train`` does.
+    ``texts`` are put beside the curves. Raises Stopped and RunError as ``Trainer.train`` does.
     """
     engine = Engine(module, decay_groups(module, work.optimizer.weight_decay), placement, ranks)
     checkpoints = Checkpoints(
@@ -44,6 +56,7 @@ def train(
         at = there.position
         health.resume(there.health)
     say(ranks, "")
+    first_step, began = at.step, time.monotonic()
     monitor = Monitor(folder / "tensorboard", job.name, at.step, at.tokens, job.stop_step, ranks.first)
     monitor.texts(texts)
     guard.watch(folder / STOP)
@@ -54,9 +67,10 @@ def train(
         at = trainer.train()
     finally:
         monitor.close()
+    seconds = time.monotonic() - began
     parameters = {name: value for name, value in engine.fp32_parameters(model) if ranks.first}
     engine.close()
-    return at, parameters
+    return Trained(at, first_step, seconds, parameters)
 
 
 def say(ranks: Ranks, line: str) -> None:

@@ -27,7 +27,8 @@ class Workload(Protocol):
 
     ``run`` and ``optimizer`` say how it is reported and optimised; ``total_steps`` is the length of the schedule,
     ``stop_step`` where this run ends. A step is a global batch of ``micro_batches``, of which each rank takes
-    ``accumulation``. ``terms`` are the parts of the loss that the wrapped module returns, in order.
+    ``accumulation``. ``terms`` are the parts of the loss that the wrapped module returns, in order. It is evaluated at
+    the end, every ``run.eval_every`` steps, and before the first one where the model is ``judged_untrained``.
     """
 
     run: Run
@@ -37,6 +38,7 @@ class Workload(Protocol):
     micro_batches: int
     accumulation: int
     terms: tuple[str, ...]
+    judged_untrained: bool
 
     def batch(self, number: int) -> Batch:
         """The micro-batch of this number in the stream; a pure function."""

@@ -29,7 +29,7 @@ LEVELS = [
     ["job", "trainer"],
     ["results", "doctor", "summary", "distillation", "training"],
     ["variation"],
-    ["pretrain"],
+    ["pretrain", "finetuning"],
     ["members"],
     ["provenance"],
     ["ablation"],
