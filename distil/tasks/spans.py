@@ -39,7 +39,7 @@ def answers(
     places = np.full(count, -1)
     places[example_T[hits][::-1]] = hits[::-1]  # of equal ones the last to be written is the first
     none = np.full(count, np.inf)
-    np.minimum.at(none, features.examples, _sum(start_logits_T[firsts], end_logits_T[firsts]))
+    np.fmin.at(none, features.examples, _sum(start_logits_T[firsts], end_logits_T[firsts]))
     found = []
     for i, place in enumerate(places):
         if place < 0 or (unanswerable and none[i] - best[i] > threshold):
