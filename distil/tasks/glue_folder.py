@@ -40,6 +40,8 @@ def read_glue(task: Task, path: Path) -> Columns:
     rows = [(i, line.split("\t")) for i, line in enumerate(lines, 1) if line][named:]
     found = of_rows(str(path), header, rows)
     names = {name: _NAMES.get(task.name, {}).get(name, name) for name in (*task.columns, task.label)}
+    if names[task.label] not in header:
+        raise DataError(f"{path}: no column {names[task.label]}; the labels of GLUE's test splits are not public")
     return Columns(found.name, {ours: found.column(theirs) for ours, theirs in names.items()}, found.count, found.lines)
 
 
