@@ -135,16 +135,18 @@ def add_group(parser: argparse.ArgumentParser, title: str, group: type, values: 
     for field in dataclasses.fields(group):
         now = getattr(values, field.name)
         kind = str(field.type)
-        how: dict[str, Any] = {"metavar": field.name.rsplit("_", 1)[-1].upper()}
+        metavar = field.metadata["metavar"]
+        how: dict[str, Any] = {"metavar": metavar or field.name.rsplit("_", 1)[-1].upper()}
         if kind == "bool":
             how |= {"type": _bool, "metavar": "true|false"}
         elif kind in ("tuple[int, ...]", "tuple[str, ...]"):
             of = int if kind == "tuple[int, ...]" else str
-            how |= {"type": of, "nargs": "+", "metavar": field.metadata["metavar"] or "N"}
+            how |= {"type": of, "nargs": "+", "metavar": metavar or "N"}
             now = " ".join(map(str, now))
         else:
             how |= {"type": {"int": int, "float": float, "str": str}[kind]}
-        text = f"{field.metadata['help']} (default: {now})".replace("%", "%%")
+        default = f" (default: {now})" if now != "" else ""
+        text = f"{field.metadata['help']}{default}".replace("%", "%%")
         section.add_argument(f"--{field.name}", default=argparse.SUPPRESS, help=text, **how)
 
 

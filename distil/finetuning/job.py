@@ -72,8 +72,12 @@ def task_of(source: TaskSource, data: TaskData) -> Task:
     """The task that is asked for. Raises ConfigError for an unknown one, DataError for files that cannot be read."""
     if source.task:
         task = catalogue.find(source.task)
+        task = replace(
+            task, columns=source.text_columns or task.columns, label=source.label_column or task.label
+        )  # fmt: skip
     else:
-        task = local_task(source.files, source.text_columns, source.label_column, regression=source.regression)
+        columns, label = source.text_columns or ("text",), source.label_column or "label"
+        task = local_task(source.files, columns, label, regression=source.regression)
     if source.files:
         task = catalogue.on_files(task, source.files)
     return replace(task, max_length=data.max_length or task.max_length, stride=data.stride or task.stride)

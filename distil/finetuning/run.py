@@ -60,7 +60,7 @@ def run(placing: Placing, numbers: FineTuning, ranks: Ranks, guard: Guard) -> Ta
         say(ranks, f"  {note}")
     job = settle(numbers, placement, placing.max_steps, ranks)
     torch.manual_seed(numbers.optimizer.seed)
-    model, family, teacher, note = ranks.all_do(lambda: _models(job))
+    model, family, teacher, note = ranks.all_do(lambda: load_models(job))
     plan = describe(job, (model, family), teacher, note)
     say(ranks, plan)
     for line in job.warnings:
@@ -83,7 +83,7 @@ def run(placing: Placing, numbers: FineTuning, ranks: Ranks, guard: Guard) -> Ta
     return done
 
 
-def _models(job: FineTuningJob) -> tuple[transformers.PreTrainedModel, Family, Teacher | None, str]:
+def load_models(job: FineTuningJob) -> tuple[transformers.PreTrainedModel, Family, Teacher | None, str]:
     """The model in fp32 as training begins with it, its family, its teacher, and how the former starts."""
     start, task, seed = job.numbers.start, job.task, job.numbers.optimizer.seed
     teacher = load_fitted_model(start.teacher, task, torch.float32) if start.teacher else None

@@ -43,9 +43,11 @@ class TaskModel:
 
     model: str = option(
         "what is fine-tuned: folder or hub name of a language model, or of one fitted to a task; without it a student "
-        "is cut from the teacher", default="",
+        "is cut from the teacher", default="", metavar="DIR_OR_NAME",
     )  # fmt: skip
-    teacher: str = option("folder or hub name of a model fitted to the same task, to be distilled", default="")
+    teacher: str = option(
+        "folder or hub name of a model fitted to the same task, to be distilled", default="", metavar="DIR_OR_NAME"
+    )
     student: str = option("family of a student that is cut from the teacher, or same as the teacher's", default=SAME)
     student_depth: int = option("layers of it, evenly spread over the teacher's (0: all)", default=0)
     student_layers: tuple[int, ...] = option("instead of student_depth, by hand: teacher layers, from 0", default=())
@@ -107,18 +109,27 @@ class TaskData:
 class TaskSource:
     """The task: one by its name, or files of one's own with named columns."""
 
-    task: str = option("cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, imdb, squad ...", default="")
-    data: str = option("folder of its files, or sample:NAME; without it the hub", default="")
-    train: str = option("file to train on: .csv, .tsv, .jsonl or .parquet", default="")
-    validation: str = option("file to judge on", default="")
-    test: str = option("file to judge on where there is no validation, and for models of other tasks", default="")
-    text_columns: tuple[str, ...] = option("columns of the text in files of one's own, one or two", default=("text",))
-    label_column: str = option("column of the label there", default="label")
+    task: str = option(
+        "cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, imdb, rotten-tomatoes, squad or squad_v2", default="",
+        metavar="NAME",
+    )  # fmt: skip
+    data: str = option("folder of its files, or sample:NAME; without it the hub", default="", metavar="DIR")
+    train: str = option("file to train on: .csv, .tsv, .jsonl or .parquet", default="", metavar="FILE")
+    validation: str = option("file to judge on", default="", metavar="FILE")
+    test: str = option(
+        "file to judge on where there is no validation, and for models of other tasks", default="", metavar="FILE"
+    )
+    text_columns: tuple[str, ...] = option(
+        "columns of the text, one or two (default: text, or the task's)", default=(), metavar="NAME"
+    )
+    label_column: str = option("column of the label (default: label, or the task's)", default="")
     regression: bool = option("labels there are values, not classes", default=False)
 
     def __post_init__(self) -> None:
         if not self.task and not self.train:
             raise ConfigError("no task: give --task NAME, or --train and --validation FILE with --text_columns")
+        if self.task and self.regression:
+            raise ConfigError(f"task {self.task} says itself what its labels are: leave out --regression, or --task")
         if self.data and self.files:
             raise ConfigError(f"data is {self.data}, but files are named, too: leave out --data, or the files")
 

@@ -51,8 +51,8 @@ def test_every_number_is_listed_here():
 @pytest.mark.parametrize("name", CHANGED)
 def test_every_number_can_be_given(name):
     start = () if name in ("student", "student_depth", "student_layers", "model") else ("--model", "m")
-    start += () if name in ("task", "data", "train", "validation", "test") else TASK
-    start += TASK if name == "data" else ()
+    start += () if name in ("task", "data", "train", "validation", "test", "regression") else TASK
+    start += TASK if name == "data" else ("--train", "a") if name == "regression" else ()
     if name == "model":
         start = (*TASK, "--teacher", "t")
     beside = (*start, *BESIDE.get(name, ()))
@@ -93,6 +93,7 @@ def test_where_a_run_is_placed():
         ((*TASK, "--model", "m", "--max_steps", "0"), "max_steps is 0"),
         ((*TASK, "--model", "m", "--data", "d", "--train", "a"), "data is d, but files are named, too"),
         ((*TASK, "--model", "m", "--train_examples", "-1"), "train_examples is -1"),
+        ((*TASK, "--model", "m", "--regression", "true"), "says itself what its labels are"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(arguments, said):
