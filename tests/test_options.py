@@ -159,8 +159,8 @@ def test_help_lists_every_field_with_the_recipes_value(name, capsys):
             now = getattr(getattr(recipe, table), field.name)
             now = " ".join(map(str, now)) if isinstance(now, tuple) else str(now)
             # The first option of this name that is followed by its help: usage lists names without any.
-            shown = re.search(rf"--{field.name} [^-]\S*(?: \[\S+ \.\.\.\])? {re.escape(field.metadata['help'])} "
-                              rf"\(default: {re.escape(now)}\)", text)  # fmt: skip
+            shown = re.search(rf"--{field.name} [^-]\S*(?: \[\S+ \.\.\.\])? {re.escape(field.metadata['help'])}"
+                              + (rf" \(default: {re.escape(now)}\)" if now else ""), text)  # fmt: skip
             assert shown, f"{field.name} with {now}"
     for field in dataclasses.fields(Options):
         assert f"--{field.name} " in text
