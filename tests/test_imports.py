@@ -20,7 +20,7 @@ LEVELS = [
     ["fields", "folder", "hosts", "hub", "identity", "schedule", "stopping"],
     ["exhibit", "tables"],
     ["config"],
-    ["placement", "kernels", "health", "remote"],
+    ["placement", "kernels", "health", "remote", "report"],
     ["options", "data"],
     ["models", "variants"],
     ["evaluation", "engine", "monitor", "export", "prepare"],
@@ -136,7 +136,7 @@ def test_what_refuses_early_needs_the_standard_library_alone(name):
 
 
 def test_programs_load_heavy_libraries_late():
-    for name in ("launch.pretrain", "launch.binarize", "launch.doctor", "launch.run", "launch.ablate"):
+    for name in ("launch.pretrain", "launch.binarize", "launch.doctor", "launch.run", "launch.ablate", "launch.report"):
         top = {
             i for node in sources()[name].body for i in imported(node) if isinstance(node, ast.Import | ast.ImportFrom)
         }
