@@ -113,8 +113,8 @@ def name_of(tag: str) -> str:
     """A tag in words."""
     if tag in _KNOWN:
         return _KNOWN[tag][0]
-    name = (tag.partition("/")[2] or tag).replace("_", " ").replace("/", " ").strip()
-    return name[:1].upper() + name[1:]
+    name = " ".join((tag.partition("/")[2] or tag).replace("/", " ").replace("_", " ").split())
+    return name[:1].upper() + name[1:] or tag
 
 
 def _in_order(tags: Iterable[str]) -> list[str]:

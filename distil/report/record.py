@@ -163,10 +163,9 @@ def _events(folder: Path) -> tuple[dict[str, Curve], dict[str, str], tuple[tuple
 
 def _sessions(starts: list[float], times: np.ndarray) -> tuple[tuple[float, float], ...]:
     """From each start to the last sign before the next one."""
-    if not starts and len(times):
-        starts = [float(times[0])]
+    starts = starts or times[:1].tolist()
     found = []
-    for start, following in zip(starts, [*starts[1:], np.inf], strict=True):
+    for start, following in zip(starts, [*starts[1:], np.inf][: len(starts)], strict=True):
         within = times[(times >= start) & (times < following)]
         found.append((start, float(within[-1]) if len(within) else start))
     return tuple(found)

@@ -88,7 +88,7 @@ def _taught(record: Record, start: str) -> str:
 
 
 def _work(record: Record) -> str:
-    """for so many steps on so many tokens of such text; empty before the first step."""
+    """For how many steps, on how many tokens of which text; empty before the first step."""
     if not record.step:
         return ""
     tokens, stores = record.last("data/tokens"), record.mathematics("data").get("store")
