@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from distil.checkpoint.manifest import Position
 from distil.checkpoint.saving import Checkpoints
 from distil.config import Recipe
 from distil.data import samples
-from distil.engine.device import DTYPES, machine, precisions_of
+from distil.engine.device import DTYPES, precisions_of
 from distil.engine.ranks import Ranks
 from distil.engine.wrapped import Engine
 from distil.errors import ConfigError, RunError
@@ -159,7 +158,7 @@ def _train(job: Job, folder: Path, ranks: Ranks, guard: Guard, told: bool) -> Re
         health.resume(there.health)
     say(ranks, "")
     monitor = Monitor(folder / "tensorboard", recipe.name, at.step, at.tokens, job.stop_step, ranks.first)
-    monitor.texts(_texts(job, ranks.device))
+    monitor.texts(_texts(job))
     guard.watch(folder / STOP)
     try:
         trainer = Trainer(
@@ -226,19 +225,12 @@ def _least_scale(placement: Placement) -> float | None:
     return float(block.get("min_loss_scale", 1)) if dynamic else None
 
 
-def _texts(job: Job, device: torch.device) -> dict[str, Any]:
+def _texts(job: Job) -> dict[str, Any]:
     placement = {"path": job.placement.path, "ranks": job.placement.ranks, "config": job.placement.config}
     return {
         "recipe": {"name": job.recipe.name, **job.recipe.mathematics(), "run": asdict(job.recipe.run)},
         "ds_config": placement,
-        "versions": {
-            "git": git_revision(),
-            "distil": distil.__version__,
-            "torch": torch.__version__,
-            "deepspeed": metadata.version("deepspeed"),
-            "transformers": transformers.__version__,
-            "device": machine(device),
-        },  # fmt: skip
+        "versions": {"git": git_revision(), "distil": distil.__version__, "torch": torch.__version__},
         "plan": describe(job),
     }
 

@@ -59,7 +59,7 @@ class Axis:
 def svg(panel: Panel, last_step: int) -> Markup:
     """The panel's chart over steps 0 to ``last_step``, which all charts of a page share."""
     y = _vertical(panel)
-    widest = max((len(_tick(value, panel.kind)) for value in y.ticks(_TICKS)), default=0)
+    widest = max((len(_tick(value, panel.kind, y)) for value in y.ticks(_TICKS)), default=0)
     x = Axis(0, max(last_step, 1), max(LEFT, 10 + _DIGIT * widest), RIGHT)
     lines = [_line(panel, i, x, y) for i in range(len(panel.series))]
     return element(
@@ -89,7 +89,7 @@ def _grid(kind: str, x: Axis, y: Axis) -> Markup:
     parts = []
     for value, at in ((v, float(y.at(np.array(v)))) for v in y.ticks(_TICKS)):
         parts.append(element("line", x1=x.start, x2=x.end, y1=f"{at:.1f}", y2=f"{at:.1f}"))
-        parts.append(element("text", _tick(value, kind), x=x.start - 6, y=f"{at + 3.5:.1f}", class_="y"))
+        parts.append(element("text", _tick(value, kind, y), x=x.start - 6, y=f"{at + 3.5:.1f}", class_="y"))
     for value in x.ticks(4):
         at = float(x.at(np.array(value)))
         if value == int(value) and at < RIGHT - 40:
@@ -98,10 +98,14 @@ def _grid(kind: str, x: Axis, y: Axis) -> Markup:
     return element("g", *parts, class_="grid")
 
 
-def _tick(value: float, kind: str) -> str:
+def _tick(value: float, kind: str, axis: Axis) -> str:
+    """A label, in the style of the others on its axis."""
     if kind == SHARE:
         return f"{100 * value:.4g} %"
-    return f"{value:g}" if 1e-3 <= abs(value) < 1e4 else short(value)
+    if 0 < axis.high < 0.01 and value:
+        mantissa, _, exponent = f"{value:.2e}".partition("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    return f"{value:g}" if abs(value) < 1e4 else short(value)
 
 
 def _line(panel: Panel, number: int, x: Axis, y: Axis) -> Markup:

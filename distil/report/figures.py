@@ -42,8 +42,8 @@ def short(value: float) -> str:
 
 
 def millions(count: float) -> str:
-    """Parameters: 17.4 M."""
-    return f"{count / 1e6:,.1f} M"
+    """Parameters: 17.4 M, or 31.4 k of a model for tests."""
+    return f"{count / 1e6:,.1f} M" if count >= 1e5 else f"{count / 1e3:.1f} k"
 
 
 def duration(seconds: float) -> str:

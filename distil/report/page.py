@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from distil.report.record import Record, read
 from distil.report.tables import exhibits_part, plan_part, results_part, settings_part
 
 PAGE = "report.html"
+NOT_RECORDED = "What was trained on what is not recorded in its folder."
 _HERE = Path(__file__).parent
 
 
@@ -67,17 +69,24 @@ def _parts(record: Record, title: str) -> list[Markup]:
             "p", element("b", words.status(record), class_=state or None),
             element("span", f"last report {when}") if when else "", class_="state",
         ),
-        element("p", words.lead(record) or "What was trained on what is not recorded in its folder.", class_="lead"),
+        element("p", _unbroken(words.lead(record)) or NOT_RECORDED, class_="lead"),
         element("p", words.circumstances(record), class_="note"),
     )  # fmt: skip
     tiles = [
-        element("div", element("dt", t.name), element("dd", t.value, class_="value"), element("dd", t.against))
+        element(
+            "div", element("dt", t.name), element("dd", t.value, class_="value"), element("dd", _unbroken(t.against))
+        )
         for t in words.tiles(record)
     ]
     return [
         header, element("dl", *tiles, class_="tiles") if tiles else Markup(), results_part(record),
         exhibits_part(record.exhibits), curves_part(record), plan_part(record), settings_part(record),
     ]  # fmt: skip
+
+
+def _unbroken(text: str) -> str:
+    """A text whose figures stay in one line with their signs."""
+    return re.sub(r"(?<=\d) (?=[%kM]\b|%)", "\u00a0", text)
 
 
 def _footer() -> Markup:

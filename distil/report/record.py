@@ -20,6 +20,7 @@ from distil.errors import DataError
 
 # As distil.rundir, distil.results and distil.pretrain name them, which load torch.
 RUN, RESULTS, TENSORBOARD = "run.json", "results.json", "tensorboard"
+AFTER = "student after"  # the row of the results that is the exported student's
 TEXT = "/text_summary"  # what TensorBoard adds to the tag of a text
 
 

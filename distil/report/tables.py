@@ -12,7 +12,7 @@ from distil.config import GROUPS
 from distil.exhibit import Exhibit
 from distil.report.figures import COUNT, millions, of_tag, shown
 from distil.report.markup import Markup, element, joined
-from distil.report.record import Record
+from distil.report.record import AFTER, Record
 
 _HEADS = {"name": "", "accuracy": "held-out accuracy", "milliseconds": "ms/sequence"}  # as results.table() has them
 _FIGURE = re.compile(r"[+\-−±<>~≈]?\s*[\d.∞–-]")  # noqa: RUF001 - how a cell begins that is a figure
@@ -49,7 +49,8 @@ def results_part(record: Record) -> Markup:
         columns.sort(key=lambda key: key != "name")
         cells = [[_cell(key, row.get(key)) for key in columns] for row in rows]
         heads = [_HEADS.get(key, key.replace("_", " ")) for key in columns]
-        parts.append(table("Results", heads, cells, strong=len(rows) - 1))
+        strong = next((i for i, row in enumerate(rows) if row.get("name") == AFTER), None)
+        parts.append(table("Results", heads, cells, strong))
     others = {k: v for k, v in record.results.items() if k not in ("rows", "step", "predicted")}
     if others:
         parts.append(

@@ -10,12 +10,16 @@ from typing import Any
 
 from distil.report.figures import COUNT, NOTHING, SHARE, duration, millions, of_tag, shown
 from distil.report.panels import name_of
-from distil.report.record import Record
+from distil.report.record import AFTER, Record
 
 MOST_TILES = 6
 # Rows of the plan, as distil.summary writes them.
 _SHAPE = re.compile(r"(?P<layers>\d+) layers of width .*, (?P<size>[\d.,]+ M) parameters")
 _MODEL = re.compile(rf"(?P<what>\S+) of (?P<start>layers [\d ]+|random weights), {_SHAPE.pattern}")
+_FAMILIES = {
+    "distilbert": "DistilBERT", "bert": "BERT", "roberta": "RoBERTa", "xlm-roberta": "XLM-RoBERTa", "albert": "ALBERT",
+    "modernbert": "ModernBERT", "gpt2": "GPT-2",
+}  # fmt: skip
 _DIGEST = re.compile(r"[0-9a-f]{16,}")
 
 
@@ -65,8 +69,9 @@ def lead(record: Record) -> str:
     if student is None:
         named = [f"{k} {v}" for k, v in record.identity.items() if isinstance(v, str) and not _DIGEST.fullmatch(v)]
         return " ".join([f"{'; '.join(named)}." if named else "", f"Trained{work}." if work else ""]).strip()
-    article = "An" if student["what"][0] in "aeiou" else "A"
-    size = f"{article} {student['what']} of {_count(student['layers'], 'layer')} and {student['size']} parameters"
+    family = _FAMILIES.get(student["what"], student["what"])
+    article = "An" if family[0] in "AEIOUX" else "A"
+    size = f"{article} {family} of {_count(student['layers'], 'layer')} and {student['size']} parameters"
     loss = record.plan.get("recipe", "").partition(": ")[2]
     return f"{size}, {_taught(record, student['start'])}{work}.{f' The loss: {loss}.' if loss else ''}"
 
@@ -141,7 +146,7 @@ def _versions(record: Record) -> Iterator[str]:
 def tiles(record: Record) -> list[Tile]:
     """The figures that a reader looks for first."""
     rows = record.rows()
-    student = rows.get("student after")
+    student = rows.get(AFTER)
     if student is not None:
         found = _of_results(student, rows.get("student before", {}), rows.get("teacher", {}))
     else:

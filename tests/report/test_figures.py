@@ -50,4 +50,6 @@ def test_how_long_it_took(seconds, text):
 
 def test_kinds_by_name():
     kinds = [of_tag(tag) for tag in ("heldout/mlm_accuracy", "data/wait_fraction", "data/tokens", "loss/total")]
-    assert kinds == [SHARE, SHARE, COUNT, "number"] and millions(66_362_880) == "66.4 M"
+    assert (
+        kinds == [SHARE, SHARE, COUNT, "number"] and millions(66_362_880) == "66.4 M" and millions(31_400) == "31.4 k"
+    )

@@ -57,7 +57,7 @@ def test_all_of_a_real_run_is_there(real_run, real_page):
     for row in json.loads((real_run / "results.json").read_text())["rows"]:
         assert row["name"] in parts.text and f"{100 * row['accuracy']:.1f} %" in parts.text
     assert "Finished at step 48" in parts.text and "Unfinished" not in parts.words
-    assert re.search(r"A distilbert of 2 layers and [\d.]+ M parameters, begun as layers 0, 2 of ", parts.words)
+    assert re.search(r"A DistilBERT of 2 layers and [\d.]+.M parameters, begun as layers 0, 2 of ", parts.words)
     for setting in (
         "mlm_smoothing",
         "tokens are drawn in proportion to count^-smoothing",

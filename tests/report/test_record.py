@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 from left import PLAN, RESULTS, leave, report
 
-from distil import pretrain, results, rundir
+from distil import results, rundir
 from distil.errors import DataError
 from distil.report import record
 from distil.report.record import read
 
 
 def test_files_are_named_as_they_are_written():
-    assert (record.RUN, record.RESULTS) == (rundir.RUN, results.RESULTS)
-    assert pretrain.STUDENT not in (record.RUN, record.RESULTS)
+    assert (record.RUN, record.RESULTS, record.AFTER) == (rundir.RUN, results.RESULTS, results.AFTER)
 
 
 def test_a_run_is_read_with_its_curves_and_texts(tmp_path):

@@ -21,7 +21,7 @@ def run(**others: object) -> Record:
 
 def test_a_distillation_is_told_in_a_sentence():
     assert words.lead(run()) == (
-        "A distilbert of 2 layers and 2.0 M parameters, begun as layers 0, 2 of fitted (4 layers, 3.0 M parameters) "
+        "A DistilBERT of 2 layers and 2.0 M parameters, begun as layers 0, 2 of fitted (4 layers, 3.0 M parameters) "
         "and taught by it for 2 steps on 100 tokens of texts, data/books:0.3. The loss: 5 CE + 1 COS, T = 2."
     )
     assert words.title(run()) == "mine"
@@ -30,7 +30,7 @@ def test_a_distillation_is_told_in_a_sentence():
 def test_a_random_student_is_begun_as_what_it_is():
     plan = PLAN.replace("distilbert of layers 0 2,", "albert of random weights,")
     assert words.lead(run(texts=texts(plan=plan))).startswith(
-        "An albert of 2 layers and 2.0 M parameters, begun with random weights and taught by fitted (4 layers, 3.0 M "
+        "An ALBERT of 2 layers and 2.0 M parameters, begun with random weights and taught by fitted (4 layers, 3.0 M "
     )
 
 
