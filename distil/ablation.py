@@ -30,12 +30,13 @@ from distil.members import (
     refuse_others,
     refuse_strangers,
 )  # fmt: skip
-from distil.pretrain import RUNS, STOP, introduce, run, say, say_loss_path, settled
+from distil.pretrain import introduce, run, say_loss_path, settled
 from distil.provenance import document, made_now, unlike
-from distil.results import RESULTS, Results
-from distil.rundir import finished
+from distil.results import Results
+from distil.rundir import RESULTS, finished
 from distil.stopping import StopRequest
 from distil.summary import COLUMN, describe, differing
+from distil.training import RUNS, STOP, say
 from distil.variants import AblationOptions, Variant, staying
 from distil.variation import lines_of, table
 
@@ -88,8 +89,7 @@ def _folder(asked: Path | None, job: Job) -> Path:
 
 def _done(folder: Path, members: Sequence[Member], job: Job) -> dict[str, Results]:
     """What is finished already, by run. Raises ConfigError where the runs to come could not be compared with it."""
-    found = {one.folder.name: finished(one.folder, one.job(job)) for one in members}
-    done = {name: results for name, results in found.items() if results is not None}
+    done = {one.folder.name: Results.read(one.folder) for one in members if finished(one.folder, one.job(job))}
     for name, results in done.items():
         if len(done) < len(members) and results.step != job.stop_step:
             raise ConfigError(

@@ -16,14 +16,14 @@ from typing import Any, Self
 
 from distil.errors import ConfigError
 from distil.fields import fill, nearest
-from distil.tables import Data, Loss, Masking, Model, Optimizer, Run
+from distil.tables import Data, HeldoutRun, Loss, Masking, Model, Optimizer
 
 RECIPES = Path(__file__).parent / "recipes"
 BASE = "base"  # the key that names the recipe that a file starts from
 INSTEAD = {"student_layers": "student_depth", "student_depth": "student_layers"}  # naming one drops the other
 
 GROUPS: dict[str, type] = {
-    "model": Model, "loss": Loss, "masking": Masking, "data": Data, "optimizer": Optimizer, "run": Run,
+    "model": Model, "loss": Loss, "masking": Masking, "data": Data, "optimizer": Optimizer, "run": HeldoutRun,
 }  # fmt: skip
 
 
@@ -37,7 +37,7 @@ class Recipe:
     masking: Masking
     data: Data
     optimizer: Optimizer
-    run: Run
+    run: HeldoutRun
 
     @classmethod
     def load(cls, name_or_path: str, overrides: Mapping[str, Any] | None = None) -> Self:
@@ -60,6 +60,11 @@ class Recipe:
             raise ConfigError(f"unknown option {next(iter(left))}{nearest(next(iter(left)), field_names())}")
         return cls(name=path.stem, **groups)
 
+    @property
+    def called(self) -> str:
+        """What it is called in a message."""
+        return f"recipe {self.name}"
+
     def mathematics(self) -> dict[str, dict[str, Any]]:
         """Every field that decides the trained weights, as plain values a JSON file can hold."""
         return {name: _plain(dataclasses.asdict(getattr(self, name))) for name in GROUPS if name != "run"}
@@ -69,6 +74,8 @@ def completed(then: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     """The identity of an earlier run, with fields that ``now`` has and there were none of yet at their defaults."""
     tables = dict(then.get("mathematics", {}))
     for title, values in now["mathematics"].items():
+        if title not in GROUPS:
+            continue
         defaults = {f.name: f.default for f in dataclasses.fields(GROUPS[title])}
         missing = {n: defaults[n] for n in values if defaults.get(n, dataclasses.MISSING) is not dataclasses.MISSING}
         tables[title] = _plain(missing) | tables.get(title, {})

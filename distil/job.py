@@ -58,6 +58,11 @@ class Job:
     stop_step: int
 
     @property
+    def name(self) -> str:
+        """What a run of it is called."""
+        return self.recipe.name
+
+    @property
     def micro_batches(self) -> int:
         """Micro-batches of one step, over all ranks."""
         return self.recipe.data.micro_batches

@@ -17,9 +17,8 @@ from distil.config import Recipe
 from distil.errors import ConfigError, DataError
 from distil.folder import write_whole
 from distil.job import Job
-from distil.pretrain import STOP
-from distil.results import RESULTS
-from distil.rundir import LOCK, RUN, check, unused
+from distil.rundir import LOCK, RESULTS, RUN, check, unused
+from distil.training import STOP
 from distil.variants import Variant, named, parts_of
 
 TABLE, NUMBERS = "ablation.md", "ablation.json"

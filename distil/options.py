@@ -18,16 +18,22 @@ PRECISIONS = ("auto", "fp16", "bf16", "fp32")
 
 
 @dataclass(frozen=True)
-class Options:
-    """What the command line adds to a recipe; ``output_dir`` is None where none was given."""
+class Placing:
+    """How one run is placed and bounded, whatever it trains; ``output_dir`` is None where none was given."""
 
-    recipe: str = DEFAULT_RECIPE
     deepspeed: str = "ds_config/zero1.json"
     output_dir: str | None = None
     max_steps: int | None = None
     precision: str = "auto"
     dry_run: bool = False
     max_hours: float | None = None
+
+
+@dataclass(frozen=True)
+class Options(Placing):
+    """What the command line adds to a recipe."""
+
+    recipe: str = DEFAULT_RECIPE
 
 
 Kind = TypeVar("Kind", bound=Options)
@@ -46,8 +52,14 @@ def add_run_options(parser: argparse.ArgumentParser, folder: str = FOLDER) -> ar
     run = parser.add_argument_group("run")
     recipes = ", ".join(shipped_recipes())
     run.add_argument("--recipe", metavar="NAME", default=DEFAULT_RECIPE, help=f"{recipes}, or a TOML file")
+    add_placing_options(run, folder)
+    return run
+
+
+def add_placing_options(run: argparse._ArgumentGroup, folder: str) -> None:
+    """How one run is placed and bounded, whatever it trains; ``folder`` says what output_dir is."""
     run.add_argument(
-        "--deepspeed", metavar="PATH", default=Options.deepspeed, help="ds_config: where and how the job runs"
+        "--deepspeed", metavar="PATH", default=Placing.deepspeed, help="ds_config: where and how the job runs"
     )
     run.add_argument("--output_dir", metavar="DIR", help=folder)
     run.add_argument(
@@ -65,7 +77,6 @@ def add_run_options(parser: argparse.ArgumentParser, folder: str = FOLDER) -> ar
     run.add_argument("--dry_run", action="store_true", help="print the plan and exit")
     # The launcher passes its own number; ranks read it from the environment.
     run.add_argument("--local_rank", type=int, default=0, help=argparse.SUPPRESS)
-    return run
 
 
 def parse(
@@ -83,21 +94,26 @@ def parse(
     parser = Parser(description=description, allow_abbrev=False, formatter_class=Formatter)
     add(parser)
     for title, group in GROUPS.items():
-        _add_group(parser, f"{title} (recipe {recipe.name})", group, getattr(recipe, title))
+        add_group(parser, f"{title} (recipe {recipe.name})", group, getattr(recipe, title))
+    given = parsed(parser, arguments)
+    options = kind(**{f.name: given.pop(f.name) for f in dataclasses.fields(kind)})
+    del given["local_rank"]
+    return options, Recipe.load(name, given)
+
+
+def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> dict[str, Any]:
+    """What is given, by name. Raises ConfigError for an unknown option, with the nearest match, and empty bounds."""
     values, unknown = parser.parse_known_args(arguments)
     if unknown:
-        known = [action.option_strings[-1] for action in parser._actions]
+        known = [action.option_strings[-1] for action in parser._actions if action.option_strings]
         raise ConfigError(
             f"unknown option {unknown[0]}{nearest(unknown[0].split('=')[0], known)}; --help lists the options"
         )
     given = vars(values)
-    if given["max_steps"] is not None and given["max_steps"] < 1:
-        raise ConfigError(f"max_steps is {given['max_steps']}; it must be above 0")
-    if given["max_hours"] is not None and not given["max_hours"] > 0:
-        raise ConfigError(f"max_hours is {given['max_hours']}; it must be above 0")
-    options = kind(**{f.name: given.pop(f.name) for f in dataclasses.fields(kind)})
-    del given["local_rank"]
-    return options, Recipe.load(name, given)
+    for name in ("max_steps", "max_hours"):
+        if given.get(name) is not None and not given[name] > 0:
+            raise ConfigError(f"{name} is {given[name]}; it must be above 0")
+    return given
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
@@ -113,7 +129,7 @@ class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsH
         super().__init__(prog, max_help_position=36, width=120)
 
 
-def _add_group(parser: argparse.ArgumentParser, title: str, group: type, values: Any) -> None:
+def add_group(parser: argparse.ArgumentParser, title: str, group: type, values: Any) -> None:
     """One option a field; what is not given stays out, so that the recipe's own value is kept."""
     section = parser.add_argument_group(title)
     for field in dataclasses.fields(group):

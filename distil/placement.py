@@ -12,10 +12,10 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from distil.config import Recipe
 from distil.errors import ConfigError
+from distil.tables import Optimizer
 
 # Blocks whose numbers the recipe owns outright: a ds_config that carries one trains something else.
 FOREIGN_BLOCKS = {
@@ -26,6 +26,30 @@ FOREIGN_BLOCKS = {
     "activation_checkpointing": "it is not wired to the student",
 }
 ALIASES = {"train_micro_batch_size_per_gpu": "micro_batch_size", "train_batch_size": "batch_size"}
+
+
+class Batches(Protocol):
+    """Sizes in sequences: of a global batch, of a micro-batch, and the latter's number in the former."""
+
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def micro_batch_size(self) -> int: ...
+    @property
+    def micro_batches(self) -> int: ...
+
+
+class Numbers(Protocol):
+    """As much of a recipe, or of what else is trained, as a ds_config is held against."""
+
+    @property
+    def called(self) -> str:
+        """What it is called in a message."""
+
+    @property
+    def data(self) -> Batches: ...
+    @property
+    def optimizer(self) -> Optimizer: ...
 
 
 @dataclass(frozen=True)
@@ -65,7 +89,7 @@ def read_ds_config(path: str | Path) -> dict[str, Any]:
 
 
 def place(
-    path: str | Path, recipe: Recipe, ranks: int, device: str, precisions: Collection[str], asked: str
+    path: str | Path, recipe: Numbers, ranks: int, device: str, precisions: Collection[str], asked: str
 ) -> Placement:
     """Resolve the ds_config at ``path`` for ``ranks`` ranks of a device that computes in ``precisions``.
 
@@ -103,7 +127,7 @@ def place(
     return Placement(str(path), config, precision, stage, ranks, accumulation, tuple(notes))
 
 
-def _idle_note(recipe: Recipe, ranks: int, accumulation: int) -> list[str]:
+def _idle_note(recipe: Numbers, ranks: int, accumulation: int) -> list[str]:
     total = recipe.data.micro_batches
     if total == accumulation * ranks:
         return []
@@ -114,19 +138,19 @@ def _idle_note(recipe: Recipe, ranks: int, accumulation: int) -> list[str]:
     ]
 
 
-def _settle(path: str | Path, recipe: Recipe, name: str, stated: Any, owned: float) -> float:
+def _settle(path: str | Path, recipe: Numbers, name: str, stated: Any, owned: float) -> float:
     if stated == "auto" or (isinstance(stated, int | float) and not isinstance(stated, bool) and stated == owned):
         return owned
     if name == "gradient_accumulation_steps":
-        source = f"recipe {recipe.name} and the number of ranks make it {owned}"
+        source = f"{recipe.called} and the number of ranks make it {owned}"
     else:
-        source = f"recipe {recipe.name} says {ALIASES.get(name, name)} = {owned}"
+        source = f"{recipe.called} says {ALIASES.get(name, name)} = {owned}"
     raise ConfigError(
         f'{name} is {stated!r} in ds_config {path} but {source}; write "auto" there or override the recipe'
     )
 
 
-def _settle_optimizer(path: str | Path, recipe: Recipe, config: dict[str, Any]) -> None:
+def _settle_optimizer(path: str | Path, recipe: Numbers, config: dict[str, Any]) -> None:
     block = config.setdefault("optimizer", {"type": "AdamW", "params": {"torch_adam": True}})
     if str(block.get("type", "")).lower() != "adamw":
         raise ConfigError(f"ds_config {path}: optimizer must be of type AdamW, which the recipe's numbers are for")
@@ -138,7 +162,7 @@ def _settle_optimizer(path: str | Path, recipe: Recipe, config: dict[str, Any]) 
         params[name] = _settle(path, recipe, name, params.get(name, "auto"), value)
     betas = [o.adam_beta1, o.adam_beta2]
     if params.get("betas", "auto") not in ("auto", betas):
-        raise ConfigError(f"betas are {params['betas']} in ds_config {path} but {betas} in recipe {recipe.name}")
+        raise ConfigError(f"betas are {params['betas']} in ds_config {path} but {betas} in {recipe.called}")
     params["betas"] = betas
 
 

@@ -13,36 +13,31 @@ import transformers
 from safetensors import SafetensorError
 
 import distil
-from distil.checkpoint.manifest import Position
-from distil.checkpoint.saving import Checkpoints
 from distil.config import Recipe
 from distil.data import samples
+from distil.distillation import Distillation
 from distil.engine.device import DTYPES, precisions_of
 from distil.engine.ranks import Ranks
-from distil.engine.wrapped import Engine
 from distil.errors import ConfigError, RunError
 from distil.export import export_student, write_card
 from distil.folder import prepared
 from distil.guard import Guard, together
-from distil.health import Health
 from distil.job import Job, settle
 from distil.kernels.paths import path_for
 from distil.models.constants import in_precision
 from distil.models.distiller import Distiller
-from distil.models.student import Student, decay_groups
-from distil.monitor import Monitor, git_revision
+from distil.models.student import Student
+from distil.monitor import git_revision
 from distil.options import DEFAULT_RECIPE, Options
-from distil.placement import Placement, place
+from distil.placement import place
 from distil.prepare import FROM_RECIPE, prepare_stores, recipe_digest, sample_encoder, with_stores_found
-from distil.results import RESULTS, Results, measure
-from distil.rundir import check, claim, finished, free_folder, held
+from distil.results import Results, measure
+from distil.rundir import RESULTS, check, claim, finished, free_folder, held
 from distil.stopping import StopRequest
 from distil.summary import COLUMN, describe
-from distil.trainer import Trainer
+from distil.training import RUNS, say, train
 
-RUNS = Path("runs")
 STUDENT = "student"  # folder of the export within a run
-STOP = "stop"  # a file of this name in a run's folder stops it
 REAL_RUN = (
     "to run the real one: deepspeed launch/pretrain.py --deepspeed ds_config/zero1.json "
     "--recipe distilbert-base-uncased --teacher NAME_OR_DIR --store PREFIX"
@@ -102,7 +97,8 @@ def run(
         return None
     folder = Path(options.output_dir) if options.output_dir else ranks.first_does(lambda: free_folder(RUNS, job))
     ranks.first_does(lambda: check(folder, job))
-    if done := ranks.first_does(lambda: finished(folder, job)):
+    if ranks.first_does(lambda: finished(folder, job)):
+        done = ranks.first_does(lambda: Results.read(folder))
         say(ranks, f"already done in {folder}, at step {done.step:,}; --max_steps or another --output_dir trains on")
     else:
         guard.pass_on(ranks)
@@ -129,7 +125,7 @@ def _resolve_teacher(recipe: Recipe, options: Options, ranks: Ranks, guard: Guar
     if options.dry_run:  # the unfitted model has the same shape
         return _resolve_teacher(of_teacher, options, ranks, guard)
     say(ranks, f"  its teacher is fitted first, once, by the recipe {of_teacher.name}; kept in {folder}\n")
-    of_run = Options(of_teacher.name, options.deepspeed, str(folder), None, options.precision)
+    of_run = Options(options.deepspeed, str(folder), precision=options.precision, recipe=of_teacher.name)
     run(of_run, of_teacher, ranks, guard)
     say(ranks, f"\nthe teacher is ready; now the recipe {recipe.name}")
     return str(folder / STUDENT)
@@ -147,33 +143,16 @@ def _train(job: Job, folder: Path, ranks: Ranks, guard: Guard, told: bool) -> Re
     torch.manual_seed(recipe.optimizer.seed)
     if told:
         say_loss_path(ranks)
-    student, engine = _build(job, ranks, lambda: claim(folder, job))
-    checkpoints = Checkpoints(
-        folder / "checkpoints", recipe.run.keep_checkpoints, ranks, placement, job.identity()
+    student, module = _build(job, ranks, lambda: claim(folder, job))
+    trained = train(
+        Distillation(job), job, module, student, placement, folder, ranks, guard, _texts(job)
     )  # fmt: skip
-    health = Health(recipe.run, _least_scale(placement))
-    at = Position(0, 0, 0)
-    if (there := checkpoints.restore(engine.state, lambda line: say(ranks, line))) is not None:
-        at = there.position
-        health.resume(there.health)
-    say(ranks, "")
-    monitor = Monitor(folder / "tensorboard", recipe.name, at.step, at.tokens, job.stop_step, ranks.first)
-    monitor.texts(_texts(job))
-    guard.watch(folder / STOP)
-    try:
-        trainer = Trainer(
-            job, engine, ranks, checkpoints, monitor, at, health=health, stop=guard.stop, heartbeat=guard.heartbeat
-        )
-        at = trainer.train()
-    finally:
-        monitor.close()
-    parameters = {name: value for name, value in engine.fp32_parameters(student) if ranks.first}
-    engine.close()
+    at = trained.position
 
     def finish() -> Results:
         dtype = DTYPES[placement.precision]
         try:
-            export_student(folder / STUDENT, job.shape.family, student.config, parameters, job.tokenizer)
+            export_student(folder / STUDENT, job.shape.family, student.config, trained.parameters, job.tokenizer)
             results = measure(job, folder / STUDENT, at.step, dtype, ranks.device)
             write_card(folder / STUDENT, recipe, job.shape.family, at.step, at.tokens, results.table())
             results.write(folder)
@@ -194,8 +173,10 @@ def say_loss_path(ranks: Ranks) -> None:
     say(ranks, f"  {'loss':<{COLUMN}}{path.name}: {path.why}")
 
 
-def _build(job: Job, ranks: Ranks, claim_folder: Callable[[], None]) -> tuple[transformers.PreTrainedModel, Engine]:
-    """Student and engine; the run's folder is claimed when everything that can be refused has been looked at."""
+def _build(
+    job: Job, ranks: Ranks, claim_folder: Callable[[], None]
+) -> tuple[transformers.PreTrainedModel, Distiller]:  # fmt: skip
+    """The student, and it with its loss; the folder is claimed when all that can be refused has been looked at."""
     recipe, placement = job.recipe, job.placement
     # In fp32, so that what the student starts from is no more rounded than the teacher's own file.
     teacher, teacher_family = ranks.all_do(lambda: job.load_teacher(torch.float32))
@@ -205,8 +186,7 @@ def _build(job: Job, ranks: Ranks, claim_folder: Callable[[], None]) -> tuple[tr
     ranks.first_does(claim_folder)
     teacher = in_precision(teacher, DTYPES[placement.precision]).to(ranks.device)
     compared = (teacher, teacher_family) if recipe.loss.needs_teacher else (None, None)
-    module = Distiller(student.model, job.shape.family, *compared, recipe.loss)
-    return student.model, Engine(module, decay_groups(module, recipe.optimizer.weight_decay), placement, ranks)
+    return student.model, Distiller(student.model, job.shape.family, *compared, recipe.loss)
 
 
 def _notes(job: Job, student: Student) -> Iterator[str]:
@@ -218,13 +198,6 @@ def _notes(job: Job, student: Student) -> Iterator[str]:
             yield f"{fate}: {', '.join(name.removeprefix('layer.') for name in parts)}"
 
 
-def _least_scale(placement: Placement) -> float | None:
-    """Least value of a dynamic loss scale; None without one."""
-    block = placement.config.get("fp16", {})
-    dynamic = placement.precision == "fp16" and block.get("loss_scale", 0) == 0
-    return float(block.get("min_loss_scale", 1)) if dynamic else None
-
-
 def _texts(job: Job) -> dict[str, Any]:
     placement = {"path": job.placement.path, "ranks": job.placement.ranks, "config": job.placement.config}
     return {
@@ -233,9 +206,3 @@ def _texts(job: Job) -> dict[str, Any]:
         "versions": {"git": git_revision(), "distil": distil.__version__, "torch": torch.__version__},
         "plan": describe(job),
     }
-
-
-def say(ranks: Ranks, line: str) -> None:
-    """Print a line once."""
-    if ranks.first:
-        print(line, flush=True)

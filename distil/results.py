@@ -19,8 +19,8 @@ from distil.job import Job
 from distil.models.constants import in_precision
 from distil.models.loading import load_model
 from distil.monitor import perplexity
+from distil.rundir import RESULTS
 
-RESULTS = "results.json"
 AFTER = "student after"
 COLUMNS = ("", "held-out accuracy", "perplexity", "agreement", "parameters", "ms/sequence")
 

@@ -10,18 +10,32 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from distil.config import completed
 from distil.errors import ConfigError, DataError
 from distil.folder import sync, write_whole
 from distil.identity import difference
-from distil.job import Job
-from distil.results import RESULTS, Results
 
 RUN = "run.json"
+RESULTS = "results.json"  # what a run came to; its "step" says how far it went
 DRAFT = f".{RUN}"  # while it is written
 LOCK = ".lock"
+
+
+class Job(Protocol):
+    """As much of what is to be run as its folder needs."""
+
+    @property
+    def name(self) -> str:
+        """What a folder of it is called."""
+
+    @property
+    def stop_step(self) -> int:
+        """Where it ends."""
+
+    def identity(self) -> dict[str, Any]:
+        """What makes two runs the same run, as plain values."""
 
 
 def check(folder: Path, job: Job) -> None:
@@ -86,21 +100,26 @@ def claim(folder: Path, job: Job) -> None:
         raise DataError(f"output directory {folder} cannot be written: {error.strerror}") from error
 
 
-def finished(folder: Path, job: Job) -> Results | None:
-    """The results of a run that has already reached the job's last step."""
-    results = Results.read(folder) if (folder / RESULTS).exists() else None
-    return results if results is not None and results.step >= job.stop_step else None
+def finished(folder: Path, job: Job) -> bool:
+    """Whether the run in ``folder`` has results of the job's last step. Raises DataError for damaged ones."""
+    path = folder / RESULTS
+    if not path.exists():
+        return False
+    step = _read(path).get("step")
+    if type(step) is not int:
+        raise DataError(f"{path} cannot be read (it has no step); remove it to measure again")
+    return step >= job.stop_step
 
 
 def free_folder(root: Path, job: Job) -> Path:
     """Default folder of a job: its unfinished run if there is one, or else the first name not taken."""
     number = 1
     while True:
-        folder = root / (job.recipe.name if number == 1 else f"{job.recipe.name}-{number}")
+        folder = root / (job.name if number == 1 else f"{job.name}-{number}")
         if not folder.exists() or ((folder / LOCK).exists() and unused(folder)):
             return folder
         same = (folder / RUN).exists() and not _apart(folder, job)
-        if same and finished(folder, job) is None:
+        if same and not finished(folder, job):
             return folder
         number += 1
 
@@ -118,6 +137,9 @@ def _apart(folder: Path, job: Job) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}); is the folder a run of ours?") from error
+    if not isinstance(values, dict):
+        raise DataError(f"{path} cannot be read (it is no JSON object); is the folder a run of ours?")
+    return values

@@ -10,6 +10,7 @@ import transformers
 from distil.job import Job
 from distil.models.distiller import WEIGHTED_TERMS
 from distil.models.families import family_of
+from distil.models.family import Family
 from distil.models.shape import student_config
 from distil.tables import RANDOM
 
@@ -20,16 +21,17 @@ VARIED = ("recipe", "student")  # rows of the plan that a variant of a recipe ma
 
 def describe(job: Job) -> str:
     """The plan a person reads before the start: models, parameters, batch arithmetic, steps, tokens."""
-    return _aligned(_rows(job))
+    return in_columns(_rows(job))
 
 
 def differing(job: Job, other: Job) -> str:
     """Loss and student of a job's plan, where they are not those of another's; empty where both are."""
     mine, theirs = _rows(job), _rows(other)
-    return _aligned({name: mine[name] for name in VARIED if mine[name] != theirs[name]})
+    return in_columns({name: mine[name] for name in VARIED if mine[name] != theirs[name]})
 
 
-def _aligned(rows: dict[str, str]) -> str:
+def in_columns(rows: dict[str, str]) -> str:
+    """Rows of a plan, their names in a column of their own."""
     return "\n".join(f"  {name:<{COLUMN}}{text}" for name, text in rows.items())
 
 
@@ -45,8 +47,8 @@ def _rows(job: Job) -> dict[str, str]:
     stop = f"; this run stops at {job.stop_step:,}" if job.stop_step < job.total_steps else ""
     return {
         "recipe": f"{recipe.name}: {_loss_formula(job)}",
-        "teacher" if recipe.loss.needs_teacher else "initial weights": f"{job.teacher}, {_size(job.teacher_config)}",
-        "student": f"{job.shape.family.name} of {start}, {_size(student)}",
+        "teacher" if recipe.loss.needs_teacher else "initial weights": f"{job.teacher}, {size_of(job.teacher_config)}",
+        "student": f"{job.shape.family.name} of {start}, {size_of(student)}",
         **({"vocabulary": _vocabulary(job)} if job.vocabulary is not None else {}),
         "text": _lines(list(_text_of(job, epochs))),
         "held out": _lines([f"{s.tokens:,} tokens in {s.prefix}" for s in job.heldout]) or "nothing",
@@ -90,8 +92,9 @@ def _loss_formula(job: Job) -> str:
     return f"{terms}, T = {loss.temperature:g}{until}"
 
 
-def _size(config: transformers.PreTrainedConfig) -> str:
-    family = family_of(config)
+def size_of(config: transformers.PreTrainedConfig, family: Family | None = None) -> str:
+    """Layers, widths and parameters of a config's model, in words; ``family`` where it is no language model."""
+    family = family or family_of(config)
     with torch.device("meta"):
         parameters = sum(p.numel() for p in family.model_class(config).parameters())
     numbers = {name: family.number(config, name) for name in ("layers", "hidden", "heads", "feed_forward")}

@@ -220,11 +220,9 @@ class Run:
     """What a run reports and saves: no part of the mathematics, so a resumed run may change it."""
 
     log_every: int = option("steps between scalars (the only steps on which the host waits for the device)", default=10)
-    eval_every: int = option("steps between held-out evaluations (0: only before and after)", default=500)
+    eval_every: int = option("steps between evaluations on text held out (0: only at the bounds)", default=500)
     save_every: int = option("steps between checkpoints (0: only at the end)", default=500)
     keep_checkpoints: int = option("newest checkpoints that stay", default=2)
-    heldout_store: str = option("prefix of the held-out store ('' takes STORE-heldout where it exists)", default="")
-    heldout_tokens: int = option("at most so many held-out tokens are evaluated", default=65536)
     max_bad_steps: int = option("steps in a row without a finite loss or gradient that end the run", default=10)
     spike_factor: float = option("a loss so many times its running mean is told and counted (0: never)", default=10.0)
     silence_seconds: float = option("a rank that says nothing for so long is lost, and the job ends", default=60.0)
@@ -234,9 +232,20 @@ class Run:
         require(self.log_every > 0, "log_every", self.log_every, "above 0")
         require(self.eval_every >= 0, "eval_every", self.eval_every, "0 or more")
         require(self.save_every >= 0, "save_every", self.save_every, "0 or more")
-        require(self.heldout_tokens > 0, "heldout_tokens", self.heldout_tokens, "above 0")
         require(self.keep_checkpoints > 0, "keep_checkpoints", self.keep_checkpoints, "above 0")
         require(self.max_bad_steps > 0, "max_bad_steps", self.max_bad_steps, "above 0")
         require(self.spike_factor >= 0, "spike_factor", self.spike_factor, "0 or more")
         for name in ("silence_seconds", "hang_seconds"):
             require(getattr(self, name) >= 5, name, getattr(self, name), "5 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldoutRun(Run):
+    """The same with text held out from training on text."""
+
+    heldout_store: str = option("prefix of the held-out store ('' takes STORE-heldout where it exists)", default="")
+    heldout_tokens: int = option("at most so many held-out tokens are evaluated", default=65536)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.heldout_tokens > 0, "heldout_tokens", self.heldout_tokens, "above 0")

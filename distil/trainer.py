@@ -9,39 +9,33 @@ import torch
 
 from distil.checkpoint.manifest import Position
 from distil.checkpoint.saving import Checkpoints
-from distil.data.batch import PackedBatch, heldout_batches
 from distil.data.feed import Feed
 from distil.data.sampler import generator
 from distil.engine.heartbeat import Heartbeat
 from distil.engine.ranks import Ranks
 from distil.engine.wrapped import Engine
 from distil.errors import Stopped, UserError
-from distil.evaluation.heldout import Heldout
 from distil.health import Health
-from distil.job import Job
-from distil.models.distiller import COMPARING, EVALUATION, TERMS, WEIGHTED_TERMS
-from distil.monitor import Monitor, peak_memory_gib, perplexity
+from distil.monitor import Monitor, peak_memory_gib
 from distil.schedule import learning_rate
 from distil.stopping import StopRequest
+from distil.workload import Workload
 
 
 class Trainer:
-    """Trains from a position to the job's last step, reporting and saving on the way.
+    """Trains from a position to the workload's last step, reporting and saving on the way.
 
     ``health`` judges the steps, ``stop`` may ask to end early, ``heartbeat`` is told of every micro-batch.
     """
 
     def __init__(
-        self, job: Job, engine: Engine, ranks: Ranks, checkpoints: Checkpoints, monitor: Monitor, position: Position,
-        *, health: Health, stop: StopRequest, heartbeat: Heartbeat,
+        self, work: Workload, engine: Engine, ranks: Ranks, checkpoints: Checkpoints, monitor: Monitor,
+        position: Position, *, health: Health, stop: StopRequest, heartbeat: Heartbeat,
     ) -> None:  # fmt: skip
-        self._job, self._engine, self._ranks = job, engine, ranks
+        self._work, self._engine, self._ranks = work, engine, ranks
         self._checkpoints, self._monitor, self._at = checkpoints, monitor, position
         self._health, self._stop, self._heartbeat = health, stop, heartbeat
-        self._predicts = job.shape.family.objective
-        causal = job.shape.family.causal
-        self._heldout = heldout_batches(job.heldout, job.recipe.run.heldout_tokens, causal=causal)
-        self._feed = Feed(job.batcher().batch, self._numbers(), ranks.device)
+        self._feed = Feed(work.batch, self._numbers(), ranks.device)
         self._start_clock()
 
     def train(self) -> Position:
@@ -61,8 +55,8 @@ class Trainer:
         return self._at
 
     def _train(self) -> None:
-        run, last = self._job.recipe.run, self._job.stop_step
-        if self._at.step == 0:
+        run, last = self._work.run, self._work.stop_step
+        if self._at.step == 0 and self._work.judged_untrained:
             self._evaluate()
         self._start_clock()
         while self._at.step < last:
@@ -71,11 +65,12 @@ class Trainer:
             step = self._at.step
             if step % run.log_every == 0 or step == last:
                 self._report(self._ranks.sum(terms))
-            if (run.eval_every and step % run.eval_every == 0) or step == last:
+            if run.eval_every and step % run.eval_every == 0 and step < last:
                 self._evaluate()
             # Amid bad steps nothing is worth the place of an older checkpoint.
             if (run.save_every and step % run.save_every == 0 and not self._health.in_doubt) or step == last:
                 self._save()
+        self._evaluate()  # also where an earlier process was stopped before it had
 
     def _between_steps(self) -> None:
         """What all ranks agree on before a step: to take a save further, or to stop."""
@@ -106,15 +101,10 @@ class Trainer:
         if self._engine.skipped_steps == skipped:
             self._health.taken()
         else:  # rare, so the wait for the device does not matter
-            raw = dict(zip(TERMS, self._ranks.sum(terms.clone()).tolist(), strict=True))
-            self._health.skipped(self._at.step, self._in_use(raw), self._engine.loss_scale, self._monitor.warn)
+            raw = dict(zip(self._work.terms, self._ranks.sum(terms.clone()).tolist(), strict=True))
+            weighted = {name: raw[name] for name in self._work.weights(self._at.step - 1)}
+            self._health.skipped(self._at.step, weighted, self._engine.loss_scale, self._monitor.warn)
         return terms
-
-    def _in_use(self, raw: dict[str, float]) -> dict[str, float]:
-        """The terms that were part of the loss in the step just done."""
-        off = () if self._at.step <= self._job.kd_steps else COMPARING
-        alphas = {name: getattr(self._job.recipe.loss, f"alpha_{name}") for name in WEIGHTED_TERMS}
-        return {name: raw[name] for name, alpha in alphas.items() if alpha > 0 and name not in off}
 
     def _start_clock(self) -> None:
         """Speed and waiting are counted from here on."""
@@ -122,69 +112,62 @@ class Trainer:
 
     def _places(self) -> range:
         """This rank's places in a global batch; past its end it repeats micro-batches, to keep step with the rest."""
-        return range(self._ranks.rank, self._job.placement.accumulation * self._ranks.world, self._ranks.world)
+        return range(self._ranks.rank, self._work.accumulation * self._ranks.world, self._ranks.world)
+
+    def _global_batch(self, first: int) -> range:
+        """Stream numbers of the global batch that begins with micro-batch ``first``."""
+        return range(first, first + self._work.micro_batches)
 
     def _numbers(self) -> Iterator[int]:
         """Stream numbers of the micro-batches that this rank is going to need."""
         at = self._at  # where training stands now; it moves on while this is read ahead
-        for step in range(self._job.stop_step - at.step):
-            numbers = self._job.global_batch(at.micro_batch + step * self._job.micro_batches)
+        for step in range(self._work.stop_step - at.step):
+            numbers = self._global_batch(at.micro_batch + step * self._work.micro_batches)
             yield from (numbers[place % len(numbers)] for place in self._places())
 
     def _step(self) -> torch.Tensor:
-        """One optimiser step; returns this rank's shares of the loss terms, in the order of TERMS."""
-        job, optimizer = self._job, self._job.recipe.optimizer
+        """One optimiser step; returns this rank's shares of the loss terms, in the workload's order."""
+        work, optimizer = self._work, self._work.optimizer
         step, ranks = self._at.step, self._ranks
-        self._engine.set_lr(learning_rate(step, job.total_steps, optimizer.lr, optimizer.warmup_fraction))
-        numbers = job.global_batch(self._at.micro_batch)
-        counts = job.counts(numbers)
-        terms = torch.zeros(len(TERMS), device=ranks.device)
+        self._engine.set_lr(learning_rate(step, work.total_steps, optimizer.lr, optimizer.warmup_fraction))
+        numbers = self._global_batch(self._at.micro_batch)
+        terms = torch.zeros(len(work.terms), device=ranks.device)
         for place in self._places():
             number = numbers[place % len(numbers)]
-            divisors = counts
-            if job.recipe.loss.normalize == "micro_batch":
-                own = job.counts(range(number, number + 1))
-                divisors = type(own)(*(job.micro_batches * rows for rows in own))
             # Dropout, too, belongs to the micro-batch and not to the rank that happens to compute it.
             torch.manual_seed(int(generator("dropout", optimizer.seed, number).integers(2**63)))
             batch = next(self._feed).to(ranks.device)
             weight = 1.0 if place < len(numbers) else 0.0
-            terms += self._engine.micro_step(batch, divisors, step < job.kd_steps, weight=weight)
+            terms += self._engine.micro_step(batch, *work.given(number, numbers, step), weight=weight)
             self._heartbeat.moved()
-        self._at = Position(step + 1, numbers.stop, self._at.tokens + counts.attended)
+        self._at = Position(step + 1, numbers.stop, self._at.tokens + work.tokens(numbers))
         return terms
 
     def _report(self, terms: torch.Tensor) -> None:
         """Write the scalars of the step just done; ``terms`` are summed over all ranks."""
-        job, at, engine = self._job, self._at, self._engine
-        raw = dict(zip(TERMS, terms.tolist(), strict=True))  # waits for the device, so the clock is read after it
+        work, at, engine = self._work, self._at, self._engine
+        raw = dict(zip(work.terms, terms.tolist(), strict=True))  # waits for the device, so the clock is read after it
         (start, since, waited), seconds_waited = self._mark, self._feed.waited
         self._start_clock()
         seconds = self._mark[0] - start
-        numbers = job.global_batch(at.micro_batch - job.micro_batches)
-        counts = job.counts(numbers)
-        weighted = {n: getattr(job.recipe.loss, f"alpha_{n}") * value for n, value in self._in_use(raw).items()}
+        weights = work.weights(at.step - 1)
+        weighted = {name: alpha * raw[name] for name, alpha in weights.items()}
         loss = sum(weighted.values())
         self._health.reported(at.step, loss, self._monitor.warn)
         speed = (at.tokens - since.tokens) / seconds
-        eta = (job.stop_step - at.step) * seconds / (at.step - since.step)
-        optimizer = job.recipe.optimizer
+        eta = (work.stop_step - at.step) * seconds / (at.step - since.step)
+        optimizer = work.optimizer
         values = {"loss/total": loss}
-        predicts = self._predicts  # also without weight: it is what a reader of the curves compares runs by
         values |= {f"loss/{name}": raw[name] for name in weighted}
-        values[f"loss/{predicts}"] = raw["mlm"]  # the kernels' name for the loss of whatever the labels are
         values |= {f"loss_weighted/{name}": value for name, value in weighted.items()}
-        if job.recipe.loss.compares_logits and at.step <= job.kd_steps:
-            values[f"teacher/{predicts}_loss"] = raw["teacher_mlm"]
+        values |= work.curves(raw, self._global_batch(at.micro_batch - work.micro_batches), at.step - 1)
         values |= {
-            "optimizer/lr": learning_rate(at.step - 1, job.total_steps, optimizer.lr, optimizer.warmup_fraction),
+            "optimizer/lr": learning_rate(at.step - 1, work.total_steps, optimizer.lr, optimizer.warmup_fraction),
             "optimizer/grad_norm": engine.grad_norm,
             "optimizer/loss_scale": engine.loss_scale,
             "optimizer/skipped_steps": engine.skipped_steps,
             "speed/tokens_per_second": speed,
             "speed/eta_hours": eta / 3600,
-            f"data/{'masked' if predicts == 'mlm' else 'predicted'}_fraction": counts.predicted / counts.attended,
-            "data/epoch": numbers.stop / job.mixture.micro_batches,
             "data/wait_fraction": (seconds_waited - waited) / seconds,
             "data/tokens": at.tokens,
             "health/bad_steps": self._health.bad_steps,
@@ -195,28 +178,11 @@ class Trainer:
         self._monitor.progress(at.step, {"loss": f"{loss:.3f}", "tokens/s": f"{speed:,.0f}", "left": _clock(eta)})
 
     def _evaluate(self) -> None:
-        """Held-out figures of the student as it stands; every rank takes its share of the batches."""
-        if not self._heldout:
-            return
-        ranks = self._ranks
-        sums = torch.zeros(len(EVALUATION), dtype=torch.double, device=ranks.device)
-        self._add_heldout(sums)
-        figures = Heldout.from_sums(ranks.sum(sums))
-        values = {f"heldout/{self._predicts}_accuracy": figures.accuracy, "heldout/perplexity": perplexity(figures.nll)}
-        if self._job.comparable:
-            values |= {"heldout/agreement": figures.agreement, "heldout/teacher_accuracy": figures.teacher_accuracy}
-        self._monitor.scalars(values, self._at.step, self._at.tokens)
-        self._start_clock()
-
-    def _add_heldout(self, sums: torch.Tensor) -> None:
-        """Add this rank's share of the held-out batches to ``sums``."""
-        ranks = self._ranks
-        for i in range(ranks.rank, -(-len(self._heldout) // ranks.world) * ranks.world, ranks.world):
-            # All ranks must run equally often under ZeRO-3: past the end a rank repeats a batch and discards it.
-            batch: PackedBatch = self._heldout[i % len(self._heldout)]
-            result = self._engine.evaluate(batch.to(ranks.device), None)
-            sums += result if i < len(self._heldout) else 0 * result
-            self._heartbeat.moved()
+        """Figures of the model as it stands."""
+        values = self._work.evaluate(self._engine, self._ranks, self._heartbeat.moved)
+        if values:
+            self._monitor.scalars(values, self._at.step, self._at.tokens)
+            self._start_clock()
 
 
 def _clock(seconds: float) -> str:

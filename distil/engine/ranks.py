@@ -6,7 +6,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -69,6 +69,14 @@ class Ranks:
         box = [value]
         dist.broadcast_object_list(box, src=0, group=self.control)
         return box[0]
+
+    def turns(self, count: int) -> Iterator[tuple[int, bool]]:
+        """This rank's share of the numbers below ``count``, each with True; every rank gets equally many.
+
+        Past the end one comes again, with False: under ZeRO-3 all ranks must run equally often.
+        """
+        for i in range(self.rank, -(-count // self.world) * self.world, self.world):
+            yield i % count, i < count
 
     def wait(self) -> None:
         """Until every rank is here."""

@@ -49,28 +49,37 @@ def load_model(name_or_dir: str, dtype: torch.dtype) -> tuple[transformers.PreTr
     """
     config = load_config(name_or_dir)
     family = family_of(config)
-    name, revision = pinned(name_or_dir)
-    try:
-        model, info = family.model_class.from_pretrained(
-            name, revision=revision, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False,
-            output_loading_info=True, ignore_mismatched_sizes=True,  # refused below, in words of our own
-        )  # fmt: skip
-    except Exception as error:  # safetensors raises its own type for a damaged file, the hub client several
-        raise DataError(_refusal(name_or_dir, "model.safetensors", error)) from error
-    _refuse_incomplete(
-        name_or_dir, family, sorted(info["missing_keys"]), sorted(key for key, *_ in info["mismatched_keys"])
-    )
-    return model.eval().requires_grad_(False), family
-
-
-def _refuse_incomplete(name_or_dir: str, family: Family, missing: list[str], mismatched: list[str]) -> None:
-    """Raise DataError where a checkpoint lacks tensors, or has them in other shapes than its config says."""
+    model, missing, mismatched = from_checkpoint(name_or_dir, family, config, dtype)
     if missing and not any(name.startswith(f"{family.encoder}.") for name in missing):
         raise DataError(
             f"model {name_or_dir} is a {family.name} without its head, {len(missing)} tensors such as {missing[0]}; "
             f"load and save it as {family.model_class.__name__} of transformers, which makes a head, and fit that by "
             "--recipe distilbert-base-uncased-teacher-mlm"
         )
+    refuse_incomplete(name_or_dir, missing, mismatched)
+    return model.requires_grad_(False), family
+
+
+def from_checkpoint(
+    name_or_dir: str, family: Family, config: transformers.PreTrainedConfig, dtype: torch.dtype
+) -> tuple[transformers.PreTrainedModel, list[str], list[str]]:
+    """A model of a family in eval mode, and the names of its tensors that the checkpoint lacks or has in other shapes.
+
+    Those are random. Raises DataError where there are no weights to be read.
+    """
+    name, revision = pinned(name_or_dir)
+    try:
+        model, info = family.model_class.from_pretrained(
+            name, revision=revision, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False,
+            output_loading_info=True, ignore_mismatched_sizes=True,  # for the caller to refuse, in words of our own
+        )  # fmt: skip
+    except Exception as error:  # safetensors raises its own type for a damaged file, the hub client several
+        raise DataError(_refusal(name_or_dir, "model.safetensors", error)) from error
+    return model.eval(), sorted(info["missing_keys"]), sorted(key for key, *_ in info["mismatched_keys"])
+
+
+def refuse_incomplete(name_or_dir: str, missing: list[str], mismatched: list[str]) -> None:
+    """Raise DataError where a checkpoint lacks tensors, or has them in other shapes than its config says."""
     if missing or mismatched:
         what = f"has {len(missing)} tensors less" if missing else f"has {len(mismatched)} tensors of other shapes"
         raise DataError(

@@ -15,6 +15,7 @@ from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
 from distil.data.batch import PackedBatch
+from distil.tasks.batch import TaskBatch
 
 PACKED = "distil_packed"
 
@@ -49,11 +50,11 @@ class Padding:
             self._masks[window] = mask
         return self._masks[window]
 
-    def pad(self, x_1ANd: Tensor) -> Tensor:
-        """(1, A, N, d) to (B, A, L, d), zeros where there is no token."""
+    def pad(self, x_1ANd: Tensor, fill: float = 0.0) -> Tensor:
+        """(1, A, N, d) to (B, A, L, d), ``fill`` where there is no token."""
         x_NAd = x_1ANd.squeeze(0).transpose(0, 1)
         if not self.full:
-            x_NAd = x_NAd.new_zeros(self.rows * self.longest, *x_NAd.shape[1:]).index_copy(0, self.slot_N, x_NAd)
+            x_NAd = x_NAd.new_full((self.rows * self.longest, *x_NAd.shape[1:]), fill).index_copy(0, self.slot_N, x_NAd)
         return x_NAd.reshape(self.rows, self.longest, *x_NAd.shape[1:]).transpose(1, 2)
 
     def unpad(self, x_BALd: Tensor) -> Tensor:
@@ -132,7 +133,7 @@ def use_packed_attention(model: transformers.PreTrainedModel) -> None:
             module.chunk_size_feed_forward = 0  # which wants a row that it divides, for the same result in less memory
 
 
-def packed_inputs(batch: PackedBatch) -> dict[str, object]:
+def packed_inputs(batch: PackedBatch | TaskBatch) -> dict[str, object]:
     """Keyword arguments with which an encoder of transformers runs on a packed batch; share them between models."""
     return {
         "input_ids": batch.input_ids_N.unsqueeze(0),

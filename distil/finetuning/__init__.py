@@ -1,0 +1,1 @@
+"""Fine-tuning: a model for a task, from its labels, from a fitted teacher, or from both."""

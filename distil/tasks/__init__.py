@@ -1,0 +1,1 @@
+"""What a model is fine-tuned for and measured on: tasks, their text, their metrics."""

@@ -1,0 +1,56 @@
+"""SQuAD's own files: paragraphs with questions, as JSON (``train-v1.1.json``, ``dev-v2.0.json``)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from distil.errors import DataError, one_line
+from distil.tasks.columns import Columns
+
+SHIFT = 2  # characters by which a start may be off the answer
+
+
+def read_squad(path: Path) -> Columns | None:
+    """Columns id, question, context, answers; none where the JSON is of another kind. Raises DataError if damaged."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: is no JSON ({one_line(error)[:200]}); fetch it anew") from error
+    if not isinstance(content, dict) or not isinstance(content.get("data"), list):
+        return None
+    try:
+        rows = list(_questions(content["data"]))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: not as SQuAD's files are ({type(error).__name__}: {one_line(error)})") from error
+    names = ("id", "question", "context", "answers")
+    return Columns(str(path), {name: [row[i] for row in rows] for i, name in enumerate(names)}, len(rows))
+
+
+def _questions(articles: list[Any]) -> Iterator[tuple[str, str, str, dict[str, list[Any]]]]:
+    for article in articles:
+        for paragraph in article["paragraphs"]:
+            for question in paragraph["qas"]:
+                # Of a question without answer 2.0 has plausible ones, which are none.
+                right = [] if question.get("is_impossible", False) else question["answers"]
+                answers = {
+                    "text": [one["text"] for one in right],
+                    "answer_start": [one["answer_start"] for one in right],
+                }
+                yield question["id"], question["question"], paragraph["context"], answers
+
+
+def squad_file(folder: Path, split: str, version: str) -> Path | None:
+    """The file of a split in SQuAD's folder, version being v1.1 or v2.0; none where there is none."""
+    word = {"validation": "dev"}.get(split, split)
+    return next((p for p in (folder / f"{word}-{version}.json",) if p.is_file()), None)
+
+
+def start_of(text: str, start: int, context: str) -> int | None:
+    """Where the answer stands in its context, at ``start`` or up to SHIFT characters off; none where it does not."""
+    for shift in sorted(range(-SHIFT, SHIFT + 1), key=abs):
+        if start + shift >= 0 and context.startswith(text, start + shift):
+            return start + shift
+    return None
