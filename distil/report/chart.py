@@ -11,11 +11,11 @@ from distil.report.figures import SHARE, short, shown
 from distil.report.markup import Markup, element
 from distil.report.panels import Panel, Series
 from distil.report.record import Curve
-from distil.report.thinning import noisy, running_mean, thinned
+from distil.report.thinning import thinned
 
 WIDTH, HEIGHT = 360, 190
 LEFT, RIGHT, TOP, BOTTOM = 40, 352, 8, 166  # of the plot; more at the left where labels are long
-_LOG_FROM = 30.0  # ratio of the largest to the smallest value from which such an axis is logarithmic
+_LOG_FROM, _LOG_TO = 30.0, 1e30  # ratios of the largest to the smallest value for which such an axis is logarithmic
 _TICKS = 6
 _DIGIT = 6.2  # pixels, about
 
@@ -75,7 +75,7 @@ def _vertical(panel: Panel) -> Axis:
     values = np.concatenate([series.curve.values for series in panel.series])
     values = values[np.isfinite(values)]
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
-    if panel.by_ratio and low > 0 and high > _LOG_FROM * low:
+    if panel.by_ratio and low > 0 and _LOG_FROM * low < high < _LOG_TO * low:
         room = (high / low) ** 0.04
         return Axis(low / room, high * room, BOTTOM, TOP, log=True)
     if 0 <= low < 0.4 * high:
@@ -86,15 +86,16 @@ def _vertical(panel: Panel) -> Axis:
 
 def _grid(kind: str, x: Axis, y: Axis) -> Markup:
     """Lines and labels of both axes."""
-    parts = []
+    parts, end = [], f"step {short(x.high)}"
     for value, at in ((v, float(y.at(np.array(v)))) for v in y.ticks(_TICKS)):
         parts.append(element("line", x1=x.start, x2=x.end, y1=f"{at:.1f}", y2=f"{at:.1f}"))
         parts.append(element("text", _tick(value, kind, y), x=x.start - 6, y=f"{at + 3.5:.1f}", class_="y"))
     for value in x.ticks(4):
         at = float(x.at(np.array(value)))
-        if value == int(value) and at < RIGHT - 40:
+        room = RIGHT - 12 - _DIGIT * (len(end) + len(short(value)) / 2)  # for it beside the label at the end
+        if value == int(value) and at < room:
             parts.append(element("text", short(value), x=f"{at:.1f}", y=HEIGHT - 8, class_="x"))
-    parts.append(element("text", f"step {short(x.high)}", x=RIGHT, y=HEIGHT - 8, class_="end"))
+    parts.append(element("text", end, x=RIGHT, y=HEIGHT - 8, class_="end"))
     return element("g", *parts, class_="grid")
 
 
@@ -105,6 +106,8 @@ def _tick(value: float, kind: str, axis: Axis) -> str:
     if 0 < axis.high < 0.01 and value:
         mantissa, _, exponent = f"{value:.2e}".partition("e")
         return f"{float(mantissa):g}e{int(exponent)}"
+    if 1e4 <= axis.high < 1e6 and abs(value) >= 1e3:
+        return f"{value / 1e3:g} k"
     return f"{value:g}" if abs(value) < 1e4 else short(value)
 
 
@@ -112,10 +115,9 @@ def _line(panel: Panel, number: int, x: Axis, y: Axis) -> Markup:
     """A curve; a noisy one faintly, with its running mean; a dot where it ends."""
     series = panel.series[number]
     kind = "reference" if series.reference else f"s{number}"
-    drawn = end_of(series.curve)
-    points = thinned(drawn)
+    points = thinned(series.drawn)
     parts = []
-    if drawn is not series.curve:
+    if series.drawn is not series.curve:
         parts.append(element("path", d=_path(thinned(series.curve), x, y), class_="raw"))
     numbers = " ".join(f"{step}:{value:.5g}" for step, value in zip(points.steps, points.values, strict=True))
     parts.append(element("path", d=_path(points, x, y), class_="line", data_points=numbers, data_series=number))
@@ -124,11 +126,6 @@ def _line(panel: Panel, number: int, x: Axis, y: Axis) -> Markup:
         cx, cy = (a.at(v[finite[-1:]])[0] for a, v in ((x, points.steps), (y, points.values)))
         parts.append(element("circle", cx=f"{cx:.1f}", cy=f"{cy:.1f}", r=2.6))
     return element("g", *parts, class_=kind)
-
-
-def end_of(curve: Curve) -> Curve:
-    """What is drawn in full: the curve, or the running mean of a noisy one."""
-    return running_mean(curve) if noisy(curve) else curve
 
 
 def _path(curve: Curve, x: Axis, y: Axis) -> str:

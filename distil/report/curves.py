@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from distil.report.chart import end_of, svg
+from distil.report.chart import svg
 from distil.report.figures import of_tag, shown
 from distil.report.markup import Markup, element, joined
 from distil.report.panels import Panel, Series, name_of, sections, told
 from distil.report.record import TENSORBOARD, Record
-from distil.report.thinning import MEAN_OVER, noisy
+from distil.report.thinning import MEAN_OVER
 
 NO_CURVES = f"No curves: there are no event files with scalars in {TENSORBOARD}/ of the run's folder."
 
@@ -20,10 +20,12 @@ def curves_part(record: Record) -> Markup:
         return element("section", element("h2", "Curves"), element("p", NO_CURVES, class_="note"))
     last = max(int(curve.steps[-1]) for curve in record.curves.values())
     parts: list[Markup] = []
-    for title, panels in sections(record.curves).items():
+    found = sections(record.curves)
+    for title, panels in found.items():
         figures = [_figure(panel, last) for panel in panels]
         parts += [element("h3", title), element("div", *figures, class_="charts")]
-    some_noisy = any(noisy(curve) for curve in record.curves.values())
+    series = [series for panels in found.values() for panel in panels for series in panel.series]
+    some_noisy = any(one.drawn is not one.curve for one in series)
     return element(
         "section", element("h2", "Curves"), element("p", _how_to_read(some_noisy), class_="note"), *parts,
         _told(record),
@@ -54,7 +56,7 @@ def _figure(panel: Panel, last: int) -> Markup:
 
 def _key(series: Series, number: int, kind: str) -> Markup:
     """A line's name with its colour, and its last finite value."""
-    values = end_of(series.curve).values
+    values = series.drawn.values
     finite = values[np.isfinite(values)]
     value = shown(float(finite[-1]), kind) if len(finite) else "no finite value"
     lost = int((~np.isfinite(series.curve.values)).sum())

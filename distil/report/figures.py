@@ -58,7 +58,7 @@ def duration(seconds: float) -> str:
 def of_tag(tag: str) -> str:
     """The kind of figure that a TensorBoard tag or a field has, by its name."""
     name = tag.rpartition("/")[2]
-    if any(word in name for word in ("accuracy", "agreement", "fraction", "share", "retention")):
+    if any(word in name for word in ("accuracy", "agreement", "fraction", "share", "retention", "exact_match")):
         return SHARE
     if name in ("tokens", "bad_steps", "spikes", "skipped_steps", "step", "predicted", "parameters"):
         return COUNT

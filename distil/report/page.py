@@ -16,6 +16,7 @@ from distil.report.curves import curves_part
 from distil.report.markup import Markup, element
 from distil.report.record import Record, read
 from distil.report.tables import exhibits_part, plan_part, results_part, settings_part
+from distil.report.tiles import tiles
 
 PAGE = "report.html"
 NOT_RECORDED = "What was trained on what is not recorded in its folder."
@@ -63,7 +64,7 @@ def _parts(record: Record, title: str) -> list[Markup]:
     when = words.when(record)
     header = element(
         "header",
-        element("p", "distil · report of a run", class_="over"),
+        element("p", f"distil · report of a {'run' if record.task is None else 'fine-tuning'}", class_="over"),
         element("h1", title),
         element(
             "p", element("b", words.status(record), class_=state or None),
@@ -72,14 +73,14 @@ def _parts(record: Record, title: str) -> list[Markup]:
         element("p", _unbroken(words.lead(record)) or NOT_RECORDED, class_="lead"),
         element("p", words.circumstances(record), class_="note"),
     )  # fmt: skip
-    tiles = [
+    figures = [
         element(
             "div", element("dt", t.name), element("dd", t.value, class_="value"), element("dd", _unbroken(t.against))
         )
-        for t in words.tiles(record)
+        for t in tiles(record)
     ]
     return [
-        header, element("dl", *tiles, class_="tiles") if tiles else Markup(), results_part(record),
+        header, element("dl", *figures, class_="tiles") if figures else Markup(), results_part(record),
         exhibits_part(record.exhibits), curves_part(record), plan_part(record), settings_part(record),
     ]  # fmt: skip
 

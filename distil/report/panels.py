@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from distil.report.figures import of_tag
 from distil.report.record import Curve
+from distil.report.thinning import noisy, running_mean
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,11 @@ class Series:
     name: str
     curve: Curve
     reference: bool = False
+
+    @cached_property
+    def drawn(self) -> Curve:
+        """What is drawn in full: the curve, or the running mean of a noisy one, unless it is what was evaluated."""
+        return running_mean(self.curve) if not _evaluated(self.tag) and noisy(self.curve) else self.curve
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class Panel:
 # {first part of a tag: the section that it belongs to}, in the order of the page.
 LEARNING, OPTIMISER, SPEED, HEALTH = "Learning", "Optimiser", "Speed, memory and text", "Health"
 SECTIONS = {
-    "loss": LEARNING, "heldout": LEARNING, "validation": LEARNING, "loss_weighted": LEARNING, "teacher": LEARNING,
+    "loss": LEARNING, "heldout": LEARNING, "loss_weighted": LEARNING, "teacher": LEARNING,
     "optimizer": OPTIMISER, "speed": SPEED, "memory": SPEED, "data": SPEED, "health": HEALTH,
 }  # fmt: skip
 # {tag: (title, note)}; those named here come first, in this order.
@@ -55,7 +62,8 @@ _KNOWN = {
     "loss/mse": ("Logits apart", "squared difference of the logits"),
     "loss/hidden": ("Hidden states apart", "squared difference, layer by layer"),
     "loss/relations": ("Relations apart", "among queries, keys and values"),
-    "loss/task": ("Task loss", "of the labels"),
+    "loss/task": ("Task loss", "against the labels"),
+    "score": ("Score", "mean of the task's metrics, in percent"),
     "optimizer/lr": ("Learning rate", ""),
     "optimizer/grad_norm": ("Gradient norm", "before clipping"),
     "optimizer/loss_scale": ("Loss scale", ""),
@@ -74,6 +82,7 @@ _KNOWN = {
 _TOGETHER = {"loss_weighted": ("Terms of the loss", "each times its weight")}  # all of a first part in one panel
 _TERMS = {"ce": "KL", "mlm": "masked LM", "clm": "causal LM", "cos": "cosine", "mse": "logits", "hidden": "hidden"}
 _PLAIN = {"teacher/mlm_loss": "loss/mlm", "teacher/clm_loss": "loss/clm"}  # {the teacher's curve: whose panel it is in}
+_EVALUATED = ("heldout/", "validation", "test")  # the last two begin the names of splits that a task is judged on
 MOST = 6  # curves in a panel
 COUNTERS = {"data/tokens", "data/epoch", "speed/eta_hours"}  # straight lines, of which the end says all
 
@@ -94,7 +103,7 @@ def sections(curves: Mapping[str, Curve]) -> dict[str, list[Panel]]:
         else:
             against = [other for other, whose in beside.items() if whose == tag]
             panel = _alone(tag, against, curves)
-        found.setdefault(SECTIONS.get(first, first or "Other"), []).append(panel)
+        found.setdefault(section_of(tag), []).append(panel)
     return {title: found[title] for title in dict.fromkeys([*SECTIONS.values(), *found]) if title in found}
 
 
@@ -117,17 +126,30 @@ def name_of(tag: str) -> str:
     return name[:1].upper() + name[1:] or tag
 
 
+def _evaluated(tag: str) -> bool:
+    """Whether a curve is of evaluations, whose figures stand elsewhere, too, and not of batches."""
+    return tag == "score" or tag.startswith(_EVALUATED)
+
+
+def section_of(tag: str) -> str:
+    """The section of the page that a tag belongs to: for an unknown family its own."""
+    first = tag.partition("/")[0]
+    if _evaluated(tag):
+        return LEARNING
+    return SECTIONS.get(first, first or "Other")
+
+
 def _in_order(tags: Iterable[str]) -> list[str]:
     """Known tags as listed above, others after those of their section, as they came."""
-    known, parts = list(_KNOWN), list(SECTIONS)
-    first = ["loss/total", *(tag for tag in known if tag.startswith("heldout/"))]
+    known, titles = list(_KNOWN), list(dict.fromkeys(SECTIONS.values()))
+    first = ["loss/total", "score", *(tag for tag in known if tag.startswith("heldout/"))]
 
     def place(tag: str) -> tuple[int, int, int]:
         part = tag.partition("/")[0]
-        section = list(dict.fromkeys(SECTIONS.values())).index(SECTIONS[part]) if part in SECTIONS else len(parts)
+        section = titles.index(section_of(tag)) if section_of(tag) in titles else len(titles)
         if tag in first:
             return section, 0, first.index(tag)
-        if part in ("validation", "heldout"):
+        if _evaluated(tag):
             return section, 1, 0
         if part in _TOGETHER:
             return section, 2, 0

@@ -8,18 +8,22 @@ from __future__ import annotations
 import json
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from distil import exhibit
 from distil.errors import DataError
+from distil.rundir import RESULTS, RUN
 
-# As distil.rundir, distil.results and distil.pretrain name them, which load torch.
-RUN, RESULTS, TENSORBOARD = "run.json", "results.json", "tensorboard"
+if TYPE_CHECKING:  # it loads torch
+    from distil.finetuning.results import TaskResults
+
+TENSORBOARD = "tensorboard"
+FINE_TUNING = "fine-tuning"  # of the identity of such a run
 AFTER = "student after"  # the row of the results that is the exported student's
 TEXT = "/text_summary"  # what TensorBoard adds to the tag of a text
 
@@ -34,7 +38,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Record:
-    """A run as its folder has it; ``results`` is None before the end.
+    """A run as its folder has it; ``results`` is None before the end, ``task_results`` but for a fine-tuning's.
 
     ``sessions`` are the start and the last sign, in UNIX seconds, of each process that trained; ``texts`` are those of
     the last one.
@@ -47,6 +51,7 @@ class Record:
     texts: dict[str, str]
     sessions: tuple[tuple[float, float], ...]
     exhibits: dict[str, exhibit.Exhibit]
+    task_results: TaskResults | None = None
 
     @property
     def step(self) -> int:
@@ -91,11 +96,21 @@ class Record:
         """Where a curve ends; None where there is none."""
         return float(self.curves[tag].values[-1]) if tag in self.curves else None
 
-    def mathematics(self, table: str) -> dict[str, Any]:
-        """A table of the recipe as the run's identity has it; empty where there is none."""
-        tables = self.identity.get("mathematics")
-        values = tables.get(table) if isinstance(tables, dict) else None
-        return values if isinstance(values, dict) else {}
+    @property
+    def task(self) -> str | None:
+        """What a fine-tuning fits its model to; None of any other run."""
+        numbers = self.identity.get(FINE_TUNING)
+        return str(numbers.get("task", "")) if isinstance(numbers, dict) else None
+
+    @property
+    def tables(self) -> dict[str, dict[str, Any]]:
+        """The numbers that decide the weights, by table, of a recipe or of a fine-tuning."""
+        found = self.identity.get("mathematics" if self.task is None else FINE_TUNING)
+        return {n: v for n, v in found.items() if isinstance(v, dict) and v} if isinstance(found, dict) else {}
+
+    def table(self, name: str) -> dict[str, Any]:
+        """One of these tables; empty where there is none."""
+        return self.tables.get(name, {})
 
     def settings(self, name: str) -> dict[str, Any]:
         """One of the texts that are JSON objects (ds_config, versions); empty where it is none."""
@@ -120,7 +135,12 @@ def read(folder: Path) -> Record:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{folder / RESULTS} cannot be read (rows is no list of objects); remove it to measure again")
     curves, texts, sessions = _events(folder / TENSORBOARD)
-    return Record(folder, identity, results, curves, texts, sessions, exhibit.read_all(folder))
+    record = Record(folder, identity, results, curves, texts, sessions, exhibit.read_all(folder))
+    if record.task is None or results is None:
+        return record
+    from distil.finetuning.results import TaskResults
+
+    return replace(record, task_results=TaskResults.read(folder))
 
 
 def _json(path: Path, remedy: str) -> dict[str, Any]:

@@ -6,15 +6,21 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distil.config import GROUPS
 from distil.exhibit import Exhibit
 from distil.report.figures import COUNT, millions, of_tag, shown
 from distil.report.markup import Markup, element, joined
-from distil.report.record import AFTER, Record
+from distil.report.record import AFTER, FINE_TUNING, Record
+from distil.tables import Optimizer
+from distil.tasks.tables import TaskData, TaskLoss, TaskModel
+
+if TYPE_CHECKING:  # it loads torch
+    from distil.finetuning.results import TaskResults
 
 _HEADS = {"name": "", "accuracy": "held-out accuracy", "milliseconds": "ms/sequence"}  # as results.table() has them
+_OF_FINE_TUNING = {"student": TaskModel, "loss": TaskLoss, "data": TaskData, "optimizer": Optimizer}
 _FIGURE = re.compile(r"[+\-−±<>~≈]?\s*[\d.∞–-]")  # noqa: RUF001 - how a cell begins that is a figure
 
 
@@ -37,26 +43,40 @@ def results_part(record: Record) -> Markup:
     """The results' table, or that there is none yet."""
     heading = element("h2", "Results")
     if record.results is None:
-        note = "None yet: the student is measured when its training is done."
+        note = "None yet: the model is measured when its training is done."
         return element("section", heading, element("p", note, class_="note"))
-    rows = record.results.get("rows", [])
+    made = _task_table(record.task_results) if record.task_results is not None else _tables_of(record.results)
+    return element("section", heading, element("p", _measured(record), class_="note"), *made)
+
+
+def _measured(record: Record) -> str:
+    """When, and on how much, the figures were taken."""
     predicted, step = record.result("predicted"), record.result("step")
     places = f" on {predicted:,} held-out positions" if predicted else ""
-    notes = [f"Measured after step {step:,}{places}." if step is not None else ""]
-    parts = []
+    if record.task_results is not None:
+        judged = [f"{count:,} examples of {split}" for split, count in record.task_results.judged.items()]
+        places = f" on {' and '.join(judged)}; scores in percent"
+    return f"Measured after step {step:,}{places}." if step is not None else ""
+
+
+def _task_table(results: TaskResults) -> list[Markup]:
+    columns, rows = results.cells()
+    return [table("Results", columns, rows, strong=0)]
+
+
+def _tables_of(results: Mapping[str, Any]) -> list[Markup]:
+    """The rows of a distillation's results, and whatever else there is."""
+    rows, parts = results.get("rows", []), []
     if rows:
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        columns.sort(key=lambda key: key != "name")
+        columns = sorted(dict.fromkeys(key for row in rows for key in row), key=lambda key: key != "name")
         cells = [[_cell(key, row.get(key)) for key in columns] for row in rows]
-        heads = [_HEADS.get(key, key.replace("_", " ")) for key in columns]
         strong = next((i for i, row in enumerate(rows) if row.get("name") == AFTER), None)
-        parts.append(table("Results", heads, cells, strong))
-    others = {k: v for k, v in record.results.items() if k not in ("rows", "step", "predicted")}
+        parts.append(table("Results", [_HEADS.get(key, key.replace("_", " ")) for key in columns], cells, strong))
+    others = _flat({k: v for k, v in results.items() if k not in ("rows", "step", "predicted")})
     if others:
-        parts.append(
-            table("Other results", ("", "value"), [[k.replace("_", " "), _cell(k, v)] for k, v in _flat(others)])
-        )
-    return element("section", heading, element("p", *notes, class_="note"), *parts)
+        cells = [[name.replace("_", " "), _cell(name, value)] for name, value in others]
+        parts.append(table("Other results", ("", "value"), cells))
+    return parts
 
 
 def _cell(key: str, value: Any) -> str:
@@ -112,26 +132,25 @@ def plan_part(record: Record) -> Markup:
 def settings_part(record: Record) -> Markup:
     """Everything that was set, folded up: the mathematics, how it ran, versions."""
     parts = [_mathematics(record)]
-    rest = {k: v for k, v in record.identity.items() if k != "mathematics"}
-    parts.append(_folded("What makes it this run: run.json", element("pre", _json(rest), tabindex=0)))
-    names = {"ds_config": "ds_config, as DeepSpeed was given it", "versions": "Versions"}
+    rest = {k: v for k, v in record.identity.items() if k not in ("mathematics", FINE_TUNING)}
+    parts.append(_folded("What else makes it this run", element("pre", _json(rest), tabindex=0)))
+    names = {"ds_config": "ds_config, as DeepSpeed was given it", "versions": "Versions", "recipe": "As it was started"}
     for name, text in record.texts.items():
-        if name not in ("plan", "recipe") or (name == "recipe" and not parts[0]):
+        if name != "plan":
             parts.append(_folded(names.get(name, name), element("pre", text, tabindex=0)))
     return element("section", element("h2", "Settings"), *parts)
 
 
 def _mathematics(record: Record) -> Markup:
-    """The recipe, field by field, each with what it means."""
-    tables = record.identity.get("mathematics")
-    if not isinstance(tables, dict):
-        return Markup()
+    """Every number that decides the weights, table by table, each with what it means."""
+    meanings = GROUPS if record.task is None else _OF_FINE_TUNING
     parts = []
-    for group, values in tables.items():
-        if isinstance(values, dict):
-            rows = [[name, _setting(value), _meaning(group, name)] for name, value in values.items()]
-            parts += [element("h3", f"[{group}]"), table(group, ("field", "value", "meaning"), rows)]
-    return _folded("The recipe: everything that decides the weights", joined(parts))
+    for group, values in record.tables.items():
+        fields = getattr(meanings.get(group), "__dataclass_fields__", {})
+        helps = {name: field.metadata.get("help", "") for name, field in fields.items()}
+        rows = [[name, _setting(value), helps.get(name, "")] for name, value in values.items()]
+        parts += [element("h3", f"[{group}]"), table(group, ("field", "value", "meaning"), rows)]
+    return _folded("Every number that decides the weights", joined(parts)) if parts else Markup()
 
 
 def _setting(value: Any) -> str:
@@ -140,11 +159,6 @@ def _setting(value: Any) -> str:
     if isinstance(value, bool) or value in ("", None):
         return "–" if value in ("", None) else str(value).lower()  # noqa: RUF001
     return shown(value, COUNT) if isinstance(value, int) else str(value)
-
-
-def _meaning(group: str, name: str) -> str:
-    field = getattr(GROUPS.get(group), "__dataclass_fields__", {}).get(name)
-    return field.metadata.get("help", "") if field is not None else ""
 
 
 def _folded(title: str, content: Markup) -> Markup:

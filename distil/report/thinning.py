@@ -8,7 +8,8 @@ from distil.report.record import Curve
 
 BUCKETS = 200  # of a chart about 300 pixels wide
 MEAN_OVER = 25  # the running mean reaches over so many parts of the run
-NOISY = 6.0  # a curve that goes to and fro so many times its height is drawn with its running mean
+_NOISY_FROM = 40  # moves; fewer can be followed by eye
+_TURNS = 0.3  # of independent draws two thirds of the moves are turned round by the next one
 
 
 def thinned(curve: Curve, buckets: int = BUCKETS) -> Curve:
@@ -36,9 +37,10 @@ def thinned(curve: Curve, buckets: int = BUCKETS) -> Curve:
 
 
 def noisy(curve: Curve) -> bool:
-    """Whether a curve goes to and fro rather than somewhere."""
-    values = curve.values[np.isfinite(curve.values)]
-    return len(values) >= 40 and float(np.abs(np.diff(values)).sum()) > NOISY * float(np.ptp(values)) > 0
+    """Whether a curve turns round so often that one sees its noise rather than where it goes."""
+    moves = np.diff(curve.values[np.isfinite(curve.values)])
+    turns = np.diff(np.sign(moves[moves != 0])) != 0
+    return len(moves) >= _NOISY_FROM and int(turns.sum()) > _TURNS * len(moves)
 
 
 def running_mean(curve: Curve) -> Curve:

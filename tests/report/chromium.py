@@ -74,6 +74,10 @@ def pages(folder: Path) -> Iterator[Pages]:
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments, directory=str(folder))
 
+        def end_headers(self) -> None:
+            self.send_header("Cache-Control", "no-store")  # the frame is another one at every look
+            super().end_headers()
+
         def log_request(self, *ignored: object) -> None:
             asked.append(self.path)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from distil.exhibit import PNG, Exhibit, Image
+from distil.finetuning.results import TaskResults
 from distil.monitor import Monitor
 from distil.report.record import Curve, Record
 
@@ -37,6 +38,17 @@ PLAN = """\
   text            600 sequences, 9,000 tokens in .cache/texts, budget 99.0% filled, 70.0% of the micro-batches
                   300 sequences, 4,000 tokens in data/books, budget 98.0% filled, 30.0% of the micro-batches
   schedule        1,200 steps = 2.00 epochs of 20 micro-batches, about 18,000 tokens; this run stops at 20"""
+TASK_PLAN = """\
+  task            imdb: text -> negative, positive
+  loss            0.5 task + 0.5 KL, T = 2
+  teacher         runs/t/model, 4 layers of width 32 (4 heads, feed-forward 64), 3.0 M parameters
+  model           runs/a, b/student, 2 layers of width 32 (4 heads, feed-forward 64), 2.0 M parameters; its head is new: classifier
+  judged on       50 examples of test"""  # noqa: E501
+FINE_TUNED = {
+    "fine-tuning": {"task": "imdb", "student": {}, "loss": {"alpha_task": 0.5, "alpha_ce": 0.5}, "data": {}},
+    "tokenizer": "d157fb2037e8f3b3",
+}
+CURVES = {"loss/total": [9.0, 8.0], "data/tokens": [50.0, 100.0], "heldout/mlm_accuracy": [0.1, 0.25]}
 TEXTS = {
     "recipe": {"name": "mine"},
     "ds_config": {"path": "ds_config/zero1.json", "ranks": 2, "config": {
@@ -94,3 +106,24 @@ def leave_evaluations(run: Path) -> None:
     wide.write(run, "suite")
     guesses = Exhibit(title="Guesses", images=(Image(caption="the twenty likeliest", png=png(1200, 300)),))
     guesses.write(run, "guess")
+
+
+def texts(**others: str) -> dict[str, str]:
+    """Texts as they are read."""
+    return {"plan": PLAN, "versions": '{"git": "0123456789abcdef+", "device": "a machine", "torch": "2.13.0"}'} | others
+
+
+def run(**others: Any) -> Record:
+    """A record of a short run."""
+    return recorded(others.pop("curves", CURVES), texts=others.pop("texts", texts()), **others)
+
+
+def task_results(**others: Any) -> TaskResults:
+    """What a fine-tuning came to."""
+    values = {
+        "task": "imdb", "kind": "classification", "step": 20, "scores": {"test": {"accuracy": 0.8, "f1": 0.85}},
+        "teacher_scores": {"test": {"accuracy": 0.84, "f1": 0.86}}, "agreement": {"test": 0.9}, "judged": {"test": 50},
+        "train_examples": 100, "parameters": 2_000_000, "teacher_parameters": 3_000_000, "seconds": 125.0,
+        "from_step": 0, "paper": {"student": (92.82,)},
+    }  # fmt: skip
+    return TaskResults(**values | others)

@@ -14,7 +14,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from harness import ROOT, environment, tags
-from left import RESULTS, leave, recorded, report
+from left import FINE_TUNED, RESULTS, leave, recorded, report, task_results
 
 from distil.errors import DataError
 from distil.exhibit import Exhibit
@@ -129,7 +129,7 @@ def test_a_long_run_has_a_small_page_and_keeps_its_spike():
 def test_what_is_missing_is_said(tmp_path):
     text = " ".join(Parts(make(leave(tmp_path, results=None)).read_text()).text)
     assert "Unfinished: it has not reported a step yet" in text
-    assert "None yet: the student is measured when its training is done." in text
+    assert "None yet: the model is measured when its training is done." in text
     assert "No curves: there are no event files" in text
 
 
@@ -141,16 +141,31 @@ def test_an_interrupted_run_has_its_curves_up_to_there(tmp_path):
 
 
 def test_another_kind_of_run_has_a_page_too(tmp_path):
-    results = {"task": "imdb", "accuracy": 0.875, "confusion": [[1, 2], [3, 4]], "of": {"seed": 3}}
-    run = leave(tmp_path, {"kind": "fine-tuning", "task": "imdb"}, results)
+    results = {"of": {"seed": 3}, "accuracy": 0.875, "confusion": [[1, 2], [3, 4]]}
+    run = leave(tmp_path, {"kind": "other"}, results)
     scalars = {
         "loss/task": float,
         "validation/accuracy": lambda s: 0.01 * s,
         "validation/teacher_accuracy": lambda s: 0.9,
     }
     parts = Parts(make(report(run, range(1, 30), scalars, {})).read_text())
-    assert {"imdb", "87.5 %", "Task loss", "Accuracy", "of/seed", "[[1, 2], [3, 4]]"} <= {t.strip() for t in parts.text}
+    assert {"87.5 %", "Task loss", "Accuracy", "of/seed", "[[1, 2], [3, 4]]"} <= {t.strip() for t in parts.text}
     assert "student: from 1.0 % at step 1 to 29.0 % at step 29" in parts.words and "teacher: from 90.0 %" in parts.words
+
+
+def test_a_fine_tuning_has_its_table_and_its_numbers(tmp_path):
+    run = leave(tmp_path, FINE_TUNED, results=None)
+    task_results().write(run)
+    parts = Parts(
+        make(report(run, range(1, 21), {"loss/task": float, "test/accuracy": float, "score": float})).read_text()
+    )
+    cells = ["this model", "80.00", "85.00", "82.50", "90.0 %", "its teacher", "97.1 %", "paper: DistilBERT", "92.8"]
+    assert {"imdb", "distil · report of a fine-tuning", *cells} <= set(parts.text)
+    assert "Measured after step 20 on 50 examples of test; scores in percent." in parts.text
+    assert {"[loss]", "alpha_task", "weight of the task's own loss, against the labels"} <= set(parts.text)
+    (run / "results.json").write_text('{"step": 3}')
+    with pytest.raises(DataError, match="remove it to measure again"):
+        make(run)
 
 
 def test_a_page_takes_the_place_of_an_earlier_one_whole_or_not_at_all(tmp_path):

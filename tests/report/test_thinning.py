@@ -63,5 +63,7 @@ def test_noise_is_told_from_a_path():
     assert noisy(curve(np.exp(-5 * t) + 0.1 * rng.normal(size=300)))
     assert not noisy(curve(np.exp(-5 * t)))
     assert not noisy(curve(np.minimum(t / 0.05, (1 - t) / 0.95)))  # up and down again, once: a learning rate
+    assert noisy(curve(np.exp(-20 * t) + 0.001 * rng.normal(size=300)))  # once it has arrived
+    assert not noisy(curve(np.repeat(rng.normal(size=10), 30)))  # a loss scale
     assert not noisy(curve(np.ones(300))) and not noisy(curve(rng.normal(size=10)))
     assert not noisy(curve([np.nan] * 100))
