@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 from chromium import pages
+from left import PLAN, RESULTS, TEXTS, leave, report
 from PIL import Image
+
+from distil.exhibit import Exhibit
+from distil.report.page import make
 
 PHONE, DESKTOP = 390, 1280
 WIDTHS = """
@@ -37,17 +41,36 @@ def served(real_page, tmp_path_factory):
     folder = tmp_path_factory.mktemp("browser") / "served"
     folder.mkdir()
     (folder / "report.html").write_text(real_page)
+    make(long_words(folder.parent / "run"), folder / "long.html")
     with pages(folder) as found:
         yield found
         assert found.console == []
-        assert set(found.asked) <= {"/frame.html", "/report.html", "/favicon.ico"}  # the icon is the browser's own wish
+        assert set(found.asked) <= {
+            "/frame.html",
+            "/report.html",
+            "/long.html",
+            "/favicon.ico",
+        }  # the icon is the browser's own wish
+
+
+def long_words(folder):
+    """A run whose every name is a word that no line of a phone holds."""
+    long = "a" * 200
+    results = RESULTS | {"rows": [*RESULTS["rows"], {"name": long, long: long}], long: long}
+    leave(folder, {"recipe": long, "mathematics": {"data": {"store": [long]}}, long: long}, results)
+    texts = TEXTS | {"plan": f"{PLAN}\n  {'long':<16}{long}", "versions": {"device": long, "git": long}, long: long}
+    scalars = {f"loss/{long}": float, f"loss_weighted/{long}": float, f"{long}/x": float, f"x/{long}": lambda step: 1.0}
+    report(folder, range(1, 4), scalars, texts)
+    Exhibit(title=long, note=long, columns=("", long), rows=((long, long),), command=long).write(folder, long)
+    return folder
 
 
 @pytest.mark.parametrize("opened", ["false", "true"])
 @pytest.mark.parametrize("width", [PHONE, DESKTOP])
-def test_nothing_is_wider_than_the_screen(served, width, opened):
-    inner, scroll, in_boxes, reach, charts = served.look("report.html", width, WIDTHS.replace("OPEN", opened))
-    assert inner == width and charts > 10
+@pytest.mark.parametrize("page", ["report.html", "long.html"])
+def test_nothing_is_wider_than_the_screen(served, page, width, opened):
+    inner, scroll, in_boxes, reach, charts = served.look(page, width, WIDTHS.replace("OPEN", opened))
+    assert inner == width and charts > (2 if page == "long.html" else 10)
     assert scroll <= width and reach <= width
     assert width == DESKTOP or in_boxes >= 1  # the wide table scrolls in a box of its own
 
