@@ -28,6 +28,7 @@ from distil.models.family import Family
 from distil.models.shape import shape_of
 from distil.models.student import make_task_student
 from distil.models.task_distiller import TaskDistiller
+from distil.models.task_heads import task_family
 from distil.models.task_loading import load_fitted_model, load_task_model
 from distil.monitor import git_revision
 from distil.options import Placing
@@ -96,7 +97,7 @@ def _models(job: FineTuningJob) -> tuple[transformers.PreTrainedModel, Family, T
     note = f"layers {' '.join(map(str, shape.layers))} of the teacher"
     if student.random:
         note += f"; random: {', '.join(name.removeprefix('head.') for name in student.random)}"
-    return student.model.train(), student.family, teacher, note
+    return student.model.train(), task_family(shape.family, task.kind), teacher, note
 
 
 def _train(

@@ -50,4 +50,6 @@ function written(value, kind) {
   return value.toLocaleString('en', size < 1000 ? { maximumSignificantDigits: 4 } : { maximumFractionDigits: 0 });
 }
 
-addEventListener('beforeprint', () => { for (const folded of document.querySelectorAll('details')) folded.open = true; });
+addEventListener('beforeprint', () => {
+  for (const folded of document.querySelectorAll('details')) folded.open = true;
+});
