@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup run test fault-test slurm-test soak test-fast lint clean
+.PHONY: help setup run report test fault-test slurm-test soak test-fast lint clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -12,6 +12,10 @@ setup: $(READY)  ## .venv with the pinned requirements and this package
 
 run: $(READY)  ## distil the quickstart: a real teacher on real text, in minutes
 	@PATH="$(BIN):$$PATH" deepspeed launch/pretrain.py --deepspeed ds_config/zero1.json
+
+RUN ?= runs/quickstart
+report: $(READY)  ## one page of what make run came to, or of RUN=FOLDER, shown in a browser where there is a display
+	@PATH="$(BIN):$$PATH" python launch/report.py $(RUN) --open
 
 test: $(READY)  ## the tests, in minutes; those that kill and stop whole jobs are the next two
 	@PATH="$(BIN):$$PATH" python -m pytest --durations=10 -m "not (faults or slurm or multihost)"

@@ -18,7 +18,7 @@ ROOT = Path(distil.__file__).parents[1]
 LEVELS = [
     ["distil", "errors", "launcher", "shares"],
     ["fields", "folder", "hosts", "hub", "identity", "schedule", "stopping"],
-    ["tables"],
+    ["exhibit", "tables"],
     ["config"],
     ["placement", "kernels", "health", "remote", "rundir"],
     ["options", "data"],
@@ -30,7 +30,7 @@ LEVELS = [
     ["results", "doctor", "summary", "distillation", "training"],
     ["variation"],
     ["pretrain", "finetuning"],
-    ["members"],
+    ["members", "report"],
     ["provenance"],
     ["ablation"],
     ["launch", "slurm"],
@@ -137,7 +137,7 @@ def test_what_refuses_early_needs_the_standard_library_alone(name):
 
 
 def test_programs_load_heavy_libraries_late():
-    for name in ("launch.pretrain", "launch.binarize", "launch.doctor", "launch.run", "launch.ablate"):
+    for name in ("launch.pretrain", "launch.binarize", "launch.doctor", "launch.run", "launch.ablate", "launch.report"):
         top = {
             i for node in sources()[name].body for i in imported(node) if isinstance(node, ast.Import | ast.ImportFrom)
         }

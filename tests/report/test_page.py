@@ -1,0 +1,239 @@
+"""The page of a run: all that is in its folder, as text, in one file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from harness import ROOT, environment, tags
+from left import FINE_TUNED, RESULTS, leave, recorded, report, task_results
+
+from distil.errors import DataError
+from distil.exhibit import Exhibit
+from distil.report.page import PAGE, make, page
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
+
+
+class Parts(HTMLParser):
+    """Elements with their attributes, all attributes' values and all text."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.elements, self.text, self.inline, self._inside = [], [], {}, ""
+        self.feed(text)
+        self.close()
+        self.words = " ".join([*self.text, *(v or "" for _, attributes in self.elements for v in attributes.values())])
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        self._inside = tag
+
+    def handle_endtag(self, tag):
+        self._inside = ""
+
+    def handle_data(self, data):
+        if self._inside in ("script", "style"):
+            self.inline[self._inside] = data
+        else:
+            self.text.append(data)
+
+    def of(self, *names):
+        return [attributes for tag, attributes in self.elements if tag in names]
+
+
+def test_all_of_a_real_run_is_there(real_run, real_page):
+    parts = Parts(real_page)
+    found = tags(real_run)
+    assert len(found) > 20 and {tag for tag in found if tag not in parts.words} == set()
+    for row in json.loads((real_run / "results.json").read_text())["rows"]:
+        assert row["name"] in parts.text and f"{100 * row['accuracy']:.1f} %" in parts.text
+    assert "Finished at step 48" in parts.text and "Unfinished" not in parts.words
+    assert re.search(r"A DistilBERT of 2 layers and [\d.]+.M parameters, begun as layers 0, 2 of ", parts.words)
+    for setting in (
+        "mlm_smoothing",
+        "tokens are drawn in proportion to count^-smoothing",
+        "fp32",
+        "ds_config/zero1.json",
+    ):
+        assert setting in parts.words
+    assert parts.words.index("Guesses") < parts.words.index("GLUE, medians of 3 seeds")  # by the files' names
+    assert f"launch/evaluate.py suite --model {real_run}/student" in parts.words
+
+
+def test_it_asks_for_nothing_and_may_not(real_page):
+    parts = Parts(real_page)
+    assert re.findall(r"https?:|//\w|@import|url\(", real_page) == []
+    links = [a[name] for _, a in parts.elements for name in ("src", "href", "srcset", "data", "action") if name in a]
+    assert len(links) == 1 and links[0].startswith("data:image/png;base64,")
+    policy = next(a["content"] for a in parts.of("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    for kind in ("script", "style"):  # the policy lets in the page's own and no other
+        digest = base64.b64encode(hashlib.sha256(parts.inline[kind].encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in policy
+        assert len(parts.of(kind)) == 1
+
+
+def test_it_has_headings_in_order_and_every_chart_and_image_in_words(real_page):
+    parts = Parts(real_page)
+    levels = [int(tag[1]) for tag, _ in parts.elements if re.fullmatch(r"h\d", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1 and max(np.diff(levels)) <= 1
+    assert len(parts.of("svg")) > 10 and all(a["role"] == "img" and "step" in a["aria-label"] for a in parts.of("svg"))
+    assert all(a["alt"] for a in parts.of("img")) and parts.of("html")[0]["lang"] == "en"
+    assert "width=device-width" in str(parts.of("meta"))
+
+
+def hostile_run(folder):
+    """A run whose every text would like to be markup."""
+    mathematics = {"model": {"teacher": HOSTILE, HOSTILE: HOSTILE}, HOSTILE: {HOSTILE: [HOSTILE]}}
+    results = RESULTS | {"rows": [*RESULTS["rows"], {"name": HOSTILE, HOSTILE: HOSTILE}], HOSTILE: {HOSTILE: HOSTILE}}
+    run = leave(folder, {"recipe": HOSTILE, "mathematics": mathematics, HOSTILE: HOSTILE}, results)
+    scalars = {HOSTILE: float, f"loss_weighted/{HOSTILE}": float, f"x/{HOSTILE}": lambda step: 1.0}
+    texts = {
+        "plan": f"  {HOSTILE:<60}{HOSTILE}\n  text            {HOSTILE}",
+        HOSTILE: HOSTILE,
+        "versions": {HOSTILE: HOSTILE},
+    }
+    report(run, range(1, 4), scalars, texts)
+    Exhibit(
+        title=HOSTILE, note=HOSTILE, columns=("", HOSTILE), rows=((HOSTILE, HOSTILE),), command=HOSTILE
+    ).write(run, "x")  # fmt: skip
+    return run
+
+
+def test_what_comes_from_files_is_text(tmp_path):
+    parts = Parts(make(hostile_run(tmp_path)).read_text())
+    assert len(parts.of("script")) == 1 and parts.of("img") == []
+    assert "alert" not in parts.inline["script"]
+    assert all(not name.startswith("on") and name != "style" for _, a in parts.elements for name in a)
+    assert HOSTILE in parts.text and parts.words.count(HOSTILE) > 15
+
+
+def test_a_long_run_has_a_small_page_and_keeps_its_spike():
+    rng = np.random.default_rng(0)
+    curves = {f"loss/{i}": rng.normal(size=100_000) + 5 for i in range(25)}
+    curves["loss/total"] = np.where(np.arange(100_000) == 77_777, 9876.5, curves["loss/0"])
+    text = page(recorded(curves))
+    assert len(text.encode()) < 2_000_000
+    assert "step 100 k" in text and re.search(r"between \S+ and 9,87[67]\.", text)
+
+
+def test_what_is_missing_is_said(tmp_path):
+    text = " ".join(Parts(make(leave(tmp_path, results=None)).read_text()).text)
+    assert "Unfinished: it has not reported a step yet" in text
+    assert "None yet: the model is measured when its training is done." in text
+    assert "No curves: there are no event files" in text
+
+
+def test_an_interrupted_run_has_its_curves_up_to_there(tmp_path):
+    run = report(leave(tmp_path, results=None), range(1, 8), {"loss/total": float, "new/thing": float})
+    parts = Parts(make(run).read_text())
+    assert "Unfinished: at step 7 of 20" in parts.text
+    assert len(parts.of("svg")) == 2 and "from 1 at step 1 to 7 at step 7" in parts.words
+
+
+def test_another_kind_of_run_has_a_page_too(tmp_path):
+    results = {"of": {"seed": 3}, "accuracy": 0.875, "confusion": [[1, 2], [3, 4]]}
+    run = leave(tmp_path, {"kind": "other"}, results)
+    scalars = {
+        "loss/task": float,
+        "validation/accuracy": lambda s: 0.01 * s,
+        "validation/teacher_accuracy": lambda s: 0.9,
+    }
+    parts = Parts(make(report(run, range(1, 30), scalars, {})).read_text())
+    assert {"87.5 %", "Task loss", "Accuracy", "of/seed", "[[1, 2], [3, 4]]"} <= {t.strip() for t in parts.text}
+    assert "student: from 1.0 % at step 1 to 29.0 % at step 29" in parts.words and "teacher: from 90.0 %" in parts.words
+
+
+def test_a_fine_tuning_has_its_table_and_its_numbers(tmp_path):
+    run = leave(tmp_path, FINE_TUNED, results=None)
+    task_results().write(run)
+    parts = Parts(
+        make(report(run, range(1, 21), {"loss/task": float, "test/accuracy": float, "score": float})).read_text()
+    )
+    cells = ["this model", "80.00", "85.00", "82.50", "90.0 %", "its teacher", "97.1 %", "paper: DistilBERT", "92.8"]
+    assert {"imdb", "distil · report of a fine-tuning", *cells} <= set(parts.text)
+    assert "Measured after step 20 on 50 examples of test; scores in percent." in parts.text
+    assert {"[loss]", "alpha_task", "weight of the task's own loss, against the labels"} <= set(parts.text)
+    (run / "results.json").write_text('{"step": 3}')
+    with pytest.raises(DataError, match="remove it to measure again"):
+        make(run)
+
+
+def test_a_page_takes_the_place_of_an_earlier_one_whole_or_not_at_all(tmp_path):
+    run = leave(tmp_path)
+    (run / PAGE).write_text("earlier")
+    (run / "results.json").write_text("{")
+    with pytest.raises(DataError):
+        make(run)
+    assert (run / PAGE).read_text() == "earlier"
+    leave(run)
+    assert make(run) == run / PAGE and (run / PAGE).read_text().startswith("<!doctype html>")
+    assert sorted(path.name for path in run.iterdir()) == [PAGE, "results.json", "run.json"]
+
+
+# --- the program ---------------------------------------------------------------------------------------------------
+
+
+def program(*arguments, **variables):
+    """launch/report.py as a user starts it; without a display unless one is given."""
+    outside = {k: v for k, v in environment().items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")}
+    line = [sys.executable, "launch/report.py", *map(str, arguments)]
+    return subprocess.run(line, cwd=ROOT, env=outside | variables, capture_output=True, text=True, timeout=60)
+
+
+def test_the_program_says_where_the_page_is(tmp_path):
+    done = program(leave(tmp_path / "run"), "--open")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"report: {tmp_path}/run/report.html\n", "")
+    done = program(tmp_path / "run", "--out", tmp_path / "elsewhere.html")
+    assert (done.returncode, done.stdout) == (0, f"report: {tmp_path}/elsewhere.html\n")
+    assert (tmp_path / "elsewhere.html").read_text() == (tmp_path / "run" / PAGE).read_text()
+
+
+def test_a_browser_is_shown_the_page_where_there_is_a_display(tmp_path):
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" >{tmp_path}/shown\n')
+    browser.chmod(0o755)
+    done = program(leave(tmp_path / "a run"), "--open", DISPLAY=":7", BROWSER=f"{browser} %s")
+    assert done.stdout == f"report: {tmp_path}/a run/report.html, shown in your browser\n"
+    assert (tmp_path / "shown").read_text().strip() == (tmp_path / "a run" / PAGE).as_uri()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "arguments", "message"),
+    [
+        (lambda run: None, ["nowhere"], "no folder nowhere; give that of a run"),
+        (lambda run: (run / "run.json").unlink(), ["{run}"], "is no run of ours: it has no run.json"),
+        (lambda run: (run / "results.json").write_text("[]"), ["{run}"], "it holds no JSON object"),
+        (lambda run: None, ["{run}", "--out", "{run}/no/where.html"], "cannot be written: No such file or directory"),
+        (lambda run: (run / PAGE).mkdir(), ["{run}"], "cannot be written: it is a folder; give another file by --out"),
+        (lambda run: Exhibit(title="t").write(run, "x").write_text("{"), ["{run}"], "x.json cannot be read"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_in_one_line_and_nothing_is_written(tmp_path, spoil, arguments, message):
+    run = leave(tmp_path / "run")
+    spoil(run)
+    before = sorted(tmp_path.rglob("*"))
+    done = program(*(argument.format(run=run) for argument in arguments))
+    assert (done.returncode, done.stdout) == (65, "")
+    assert message in done.stderr and done.stderr.count("\n") == 1 and done.stderr.startswith("error: ")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_without_a_run_the_options_are_named():
+    done = program()
+    assert done.returncode == 78 and "RUN_DIR" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_make_report_shows_what_make_run_came_to():
+    line = ["make", "-n", "-o", ".venv/.ready", "report"]
+    said = subprocess.run(line, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=True).stdout
+    assert "python launch/report.py runs/quickstart --open" in said
