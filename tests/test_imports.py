@@ -20,7 +20,7 @@ LEVELS = [
     ["fields", "folder", "hosts", "hub", "identity", "schedule", "stopping"],
     ["exhibit", "tables"],
     ["config"],
-    ["placement", "kernels", "health", "remote", "rundir"],
+    ["placement", "kernels", "health", "machine", "remote", "rundir"],
     ["options", "data"],
     ["tasks"],
     ["models", "variants"],

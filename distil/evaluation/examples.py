@@ -11,7 +11,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from distil.errors import ConfigError, DataError
+from distil.errors import DataError
 from distil.kernels import IGNORED
 from distil.tasks.batch import Features
 
@@ -43,11 +43,6 @@ class Evaluation:
     what: str
     examples: tuple[Example, ...]
 
-    @property
-    def tokens(self) -> int:
-        """Of all its sequences."""
-        return sum(len(example.ids) for example in self.examples)
-
 
 def synthetic(vocabulary: int, longest: int, count: int | None = None) -> Evaluation:
     """Random ids below ``vocabulary`` in sequences of lengths as sentence pairs have them, always the same.
@@ -62,7 +57,7 @@ def synthetic(vocabulary: int, longest: int, count: int | None = None) -> Evalua
     examples = tuple(Example(tuple(rng.integers(vocabulary, size=n).tolist())) for n in lengths)
     return Evaluation(
         f"{count:,} sequences of random ids, {lengths.min()} to {lengths.max()} tokens, {lengths.mean():.1f} on "
-        "average (lengths made up, as of sentence pairs)",
+        "average (lengths made up, as of sentence pairs; what forms keep, real text would show: --text)",
         examples,
     )
 
@@ -82,6 +77,8 @@ def of_text(
         raise DataError(f"{path} cannot be read as UTF-8 text: {error}") from error
     if not lines:
         raise DataError(f"{path} holds no text; give a file with a text in each line")
+    if asks == "mlm" and tokenizer.mask_token_id is None:
+        raise DataError(f"the tokenizer of {tokenizer.name_or_path} has no mask token; add it to tokenizer_config.json")
     coded = tokenizer(lines, truncation=True, max_length=longest, return_special_tokens_mask=True)
     rng = np.random.default_rng(SEED)
     examples = []
@@ -93,12 +90,10 @@ def of_text(
             ids, label = _masked(np.array(ids), words & (rng.random(len(ids)) < MASKED), tokenizer.mask_token_id)
         elif asks == "clm":
             label = (*ids[1:], IGNORED)
-        if ids:
-            examples.append(Example(tuple(ids), None if types is None else tuple(types), label))
-    if not examples:
-        raise DataError(f"{path}: the tokenizer makes no token of its text")
-    evaluation = Evaluation("", tuple(examples))
-    mean = evaluation.tokens / len(examples)
+        if not ids:
+            raise DataError(f"{path}: the tokenizer makes no token of the text {lines[i][:40]!r}; remove it")
+        examples.append(Example(tuple(ids), None if types is None else tuple(types), label))
+    mean = sum(len(example.ids) for example in examples) / len(examples)
     return Evaluation(f"{len(examples):,} lines of {path}, {mean:.1f} tokens on average", tuple(examples))
 
 
@@ -141,9 +136,3 @@ def inputs_of(examples: Sequence[Example], pad_id: int) -> Inputs:
 def batches(examples: Sequence[Example], size: int, pad_id: int) -> list[Inputs]:
     """All examples in their order, ``size`` at a time; the last batch may be smaller."""
     return [inputs_of(examples[i : i + size], pad_id) for i in range(0, len(examples), size)]
-
-
-def refuse_size(count: int | None) -> None:
-    """Raise ConfigError for a number of sequences that is none."""
-    if count is not None and count < 1:
-        raise ConfigError(f"--sequences is {count}; it must be 1 or more")

@@ -65,7 +65,9 @@ def barred(blank: Blank, width: int, blocks: bool = True) -> str:
     tables = []
     for models in groups:
         room = share if beside else width - left
-        parts = [_block(blank, guesses, ranks, room, lambda p, n: drawn_bar(p / whole, n, blocks)) for guesses in models]
+        parts = [
+            _block(blank, guesses, ranks, room, lambda p, n: drawn_bar(p / whole, n, blocks)) for guesses in models
+        ]
         lines = zip(names, *parts, strict=True)
         tables.append("\n".join((name.rjust(left) + "".join(line)).rstrip() for name, *line in lines))
     return "\n\n".join(tables)
@@ -133,7 +135,9 @@ def picture(blanks: Sequence[Blank]) -> bytes:
                 places = [rank + (i - (len(blank.temperatures) - 1) / 2) * height for rank in range(len(guesses.top))]
                 axes.barh(places, [100 * g.probabilities[i] for g in guesses.top], height, label=f"T = {t:g}")
             axes.set_yticks(range(len(guesses.top)), [guess.token for guess in guesses.top], parse_math=False)
-            rest = ", ".join(f"{percent(p)} at T = {t:g}" for p, t in zip(guesses.rest, blank.temperatures, strict=True))
+            rest = ", ".join(
+                f"{percent(p)} at T = {t:g}" for p, t in zip(guesses.rest, blank.temperatures, strict=True)
+            )
             axes.set(title=guesses.model, xlabel=f"probability, %; all others: {rest}")
             axes.set(xlim=(0, 1.05 * whole), ylim=(ranks - 0.4, -0.6))
             axes.spines[["top", "right"]].set_visible(False)
@@ -154,7 +158,7 @@ def exhibit(blanks: Sequence[Blank], png: bytes, command: str) -> Exhibit:
     texts = "; ".join(blank.text for blank in blanks)
     return Exhibit(
         title="Guesses",
-        note=f"{texts} \u2013 the most probable tokens, in per cent; at a higher temperature T the same order, flatter.",
+        note=f"{texts} \u2013 the most probable tokens, in per cent; a higher T keeps their order, flatter.",
         columns=tuple(columns(blanks[0])),
         rows=tuple(rows),
         command=command,
