@@ -53,13 +53,15 @@ class Loaded:
         if kind == "classes" and config.num_labels == 1:
             kind = "value"
         model.set_attn_implementation("sdpa")
+        if model.config.pad_token_id is None:  # by which GPT-2's classifier finds the last token of a sequence
+            model.config.pad_token_id = model.config.eos_token_id or 0
         model.config.use_cache = False  # a causal model is asked once, so that there is nothing to keep
         return cls(title, name_or_dir, kind, model.requires_grad_(False))
 
     @property
     def pad_id(self) -> int:
-        """What batches are padded with; padding is masked out, so any id will do where there is none."""
-        return self.model.config.pad_token_id or 0
+        """What batches are padded with."""
+        return self.model.config.pad_token_id
 
     @property
     def longest(self) -> int:
