@@ -31,12 +31,11 @@ from distil.options import DEFAULT_RECIPE, Options
 from distil.placement import place
 from distil.prepare import FROM_RECIPE, fitted, prepare_stores, sample_encoder, with_stores_found
 from distil.results import Results, measure
-from distil.rundir import RESULTS, check, claim, finished, free_folder, held
+from distil.rundir import RESULTS, STUDENT, check, claim, finished, free_folder, held
 from distil.stopping import StopRequest
 from distil.summary import COLUMN, describe
 from distil.training import RUNS, say, train
 
-STUDENT = "student"  # folder of the export within a run
 REAL_RUN = (
     "to run the real one: deepspeed launch/pretrain.py --deepspeed ds_config/zero1.json "
     "--recipe distilbert-base-uncased --teacher NAME_OR_DIR --store PREFIX"

@@ -43,8 +43,8 @@ def run(chosen: argparse.Namespace, command: str) -> None:
         _write(Path(chosen.png), png)
         print(f"picture: {chosen.png}")
     if chosen.out:
-        Path(chosen.out).mkdir(parents=True, exist_ok=True)
-        print(f"for the report: {guess_view.exhibit(blanks, png, command).write(Path(chosen.out), 'guess')}")
+        exhibit = guess_view.exhibit(blanks, png, command)
+        print(f"for the report: {exhibit.write(models.made(chosen.out), 'guess')}")
 
 
 def _table(blank: object) -> str:

@@ -43,16 +43,21 @@ def refuse_unwritable(path: Path, folder: bool = False) -> None:
         raise DataError(f"{path} cannot be written: no permission to write in {there}")
 
 
+def made(out: str) -> Path:
+    """The folder to write to, there now. Raises DataError where it cannot be."""
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{out} cannot be written: {error.strerror}") from error
+    return Path(out)
+
+
 def named(chosen: argparse.Namespace) -> list[tuple[str, str]]:
     """Title and folder or hub name of each model, the teacher first if there is one. Raises DataError."""
-    from distil.rundir import STUDENT, teacher_of
+    from distil.commands.runs import export_of, teacher_of
 
     model, teacher = chosen.model, chosen.teacher
     if chosen.run:
-        model = model or str(Path(chosen.run) / STUDENT)
+        model = model or export_of(Path(chosen.run))
         teacher = teacher or teacher_of(Path(chosen.run))
-        if teacher is None:
-            raise DataError(
-                f"the teacher of {chosen.run} is not where it was, or is another now; give --teacher DIR_OR_NAME"
-            )
     return [("teacher", teacher), ("student", model)] if teacher else [("model", model)]

@@ -146,8 +146,8 @@ def onnx_file(model: nn.Module, example: Inputs, path: Path) -> Path:
             )  # fmt: skip
     except Exception as error:  # noqa: BLE001 - the exporter has many, of no common kind
         raise RunError(
-            f"{type(model).__name__} cannot be exported to ONNX ({one_line(error.__cause__ or error)[:200]}); leave that out by "
-            f"--forms {FP32} {INT8}"
+            f"{type(model).__name__} cannot be exported to ONNX ({one_line(error.__cause__ or error)[:200]}); leave "
+            f"that out by --forms {FP32} {INT8}"
         ) from error
     return path
 

@@ -1,8 +1,11 @@
-"""Sequences that models are timed and judged on: token ids, and what should be said of them where that is known."""
+"""Sequences that models are timed and judged on: token ids, and how what is said of them is scored where that is known.
+
+Random ids, lines of a text, or a split of a task; then batches as stock models take them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +15,11 @@ import transformers
 from torch import Tensor
 
 from distil.errors import DataError
+from distil.evaluation.judging import Split, predictions_of
 from distil.kernels import IGNORED
-from distil.tasks.batch import Features
+from distil.tasks.features import features_of
+from distil.tasks.metrics import score
+from distil.tasks.task import SPANS, Examples, Task
 
 SYNTHETIC = 1500  # as many as STS-B's development set has pairs
 LENGTH, SPREAD, SHORTEST, LONGEST = 29.0, 0.4, 8, 128  # median, sigma of the logarithm, ends
@@ -21,27 +27,29 @@ SEED = 0
 MASKED = 0.15  # share of the tokens of a text that a masked model is asked for
 
 Inputs = dict[str, Tensor]
-Label = int | float | tuple[int, ...]
+Said = np.ndarray  # of one sequence: its likeliest ids (n,), or a task's logits (C,), of SPANS (n, 2)
 
 
 @dataclass(frozen=True)
 class Example:
-    """One encoded sequence. ``label`` is a class, a value, the first and last place of an answer, or a label a token.
-
-    Of a label a token IGNORED means that nothing is asked there.
-    """
+    """One encoded sequence."""
 
     ids: tuple[int, ...]
     token_types: tuple[int, ...] | None = None
-    label: Label | None = None
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A set by name: ``what`` says in words what it is of, ``examples`` are in its order."""
+    """A set by name: ``what`` says in words what it is of.
+
+    ``score`` makes a fraction of what a model says of all examples, in their order, ``scored`` says in words of what;
+    None and "" where nothing is known of them.
+    """
 
     what: str
     examples: tuple[Example, ...]
+    score: Callable[[Sequence[Said]], float] | None = None
+    scored: str = ""
 
 
 def synthetic(vocabulary: int, longest: int, count: int | None = None) -> Evaluation:
@@ -57,19 +65,19 @@ def synthetic(vocabulary: int, longest: int, count: int | None = None) -> Evalua
     examples = tuple(Example(tuple(rng.integers(vocabulary, size=n).tolist())) for n in lengths)
     return Evaluation(
         f"{count:,} sequences of random ids, {lengths.min()} to {lengths.max()} tokens, {lengths.mean():.1f} on "
-        "average (lengths made up, as of sentence pairs; what forms keep, real text would show: --text)",
+        "average (lengths made up, as of sentence pairs; what forms keep, --text or --task tells)",
         examples,
     )
 
 
 def of_text(
-    path: str, tokenizer: transformers.PreTrainedTokenizerFast, longest: int, count: int | None = None,
-    asks: str | None = None,
+    path: str, tokenizer: transformers.PreTrainedTokenizerFast, kind: str, longest: int, token_types: bool,
+    count: int | None = None,
 ) -> Evaluation:  # fmt: skip
-    """The lines of a UTF-8 file that are not blank, encoded, cut at ``longest`` tokens; the first ``count`` of them.
+    """The first ``count`` lines of a UTF-8 file that are not blank, encoded, cut at ``longest`` tokens.
 
-    ``asks`` "mlm" masks a fixed 15 % of the tokens, special ones left out, and "clm" asks for each next one, so that
-    accuracy can be told. Raises DataError for a file without text.
+    For a model of ``kind`` "mlm" a fixed 15 % of the tokens, special ones left out, are masked and asked for; a "clm"
+    is asked for each next one. Raises DataError for a file without text.
     """
     try:
         lines = [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()][:count]
@@ -77,45 +85,58 @@ def of_text(
         raise DataError(f"{path} cannot be read as UTF-8 text: {error}") from error
     if not lines:
         raise DataError(f"{path} holds no text; give a file with a text in each line")
-    if asks == "mlm" and tokenizer.mask_token_id is None:
+    if kind == "mlm" and tokenizer.mask_token_id is None:
         raise DataError(f"the tokenizer of {tokenizer.name_or_path} has no mask token; add it to tokenizer_config.json")
-    coded = tokenizer(lines, truncation=True, max_length=longest, return_special_tokens_mask=True)
+    coded = tokenizer(
+        lines, truncation=True, max_length=longest, return_special_tokens_mask=True, return_token_type_ids=True
+    )
     rng = np.random.default_rng(SEED)
-    examples = []
-    for i, ids in enumerate(coded["input_ids"]):
-        types = coded["token_type_ids"][i] if "token_type_ids" in coded else None
-        label: Label | None = None
-        if asks == "mlm":
-            words = ~np.array(coded["special_tokens_mask"][i], dtype=bool)
-            ids, label = _masked(np.array(ids), words & (rng.random(len(ids)) < MASKED), tokenizer.mask_token_id)
-        elif asks == "clm":
-            label = (*ids[1:], IGNORED)
-        if not ids:
-            raise DataError(f"{path}: the tokenizer makes no token of the text {lines[i][:40]!r}; remove it")
-        examples.append(Example(tuple(ids), None if types is None else tuple(types), label))
+    examples, labels = [], []
+    for line, row, types, special in zip(
+        lines, coded["input_ids"], coded["token_type_ids"], coded["special_tokens_mask"], strict=True
+    ):
+        if not row:
+            raise DataError(f"{path}: the tokenizer makes no token of the text {line[:40]!r}; remove it")
+        ids = np.array(row)
+        asked = ~np.array(special, dtype=bool) & (rng.random(len(ids)) < MASKED)
+        if kind == "mlm":
+            labels.append(np.where(asked, ids, IGNORED))
+            ids = np.where(asked, tokenizer.mask_token_id, ids)
+        elif kind == "clm":
+            labels.append(np.append(ids[1:], IGNORED))
+        examples.append(Example(tuple(ids.tolist()), tuple(types) if token_types else None))
     mean = sum(len(example.ids) for example in examples) / len(examples)
-    return Evaluation(f"{len(examples):,} lines of {path}, {mean:.1f} tokens on average", tuple(examples))
+    what = f"{len(examples):,} lines of {path}, {mean:.1f} tokens on average"
+    if not labels or all((row == IGNORED).all() for row in labels):
+        return Evaluation(what, tuple(examples))
+    scored = "masked tokens guessed right" if kind == "mlm" else "next tokens guessed right"
+    return Evaluation(what, tuple(examples), lambda said: share_right(said, labels), scored)
 
 
-def _masked(ids: np.ndarray, chosen: np.ndarray, mask_id: int) -> tuple[list[int], tuple[int, ...]]:
-    labels = np.where(chosen, ids, IGNORED)
-    return np.where(chosen, mask_id, ids).tolist(), tuple(labels.tolist())
+def share_right(said: Sequence[Said], labels: Sequence[np.ndarray]) -> float:
+    """Share of the tokens with a label that are said as it has them."""
+    all_said, all_labels = np.concatenate(said), np.concatenate(labels)
+    asked = all_labels != IGNORED
+    return float((all_said[asked] == all_labels[asked]).mean())
 
 
-def of_features(features: Features, what: str, token_types: bool, count: int | None = None) -> Evaluation:
-    """The first ``count`` sequences of a task's split; ``token_types`` where the model knows two of them."""
-    examples = []
-    for i in range(min(len(features), count or len(features))):
-        part = slice(features.starts[i], features.starts[i + 1])
-        label = features.labels[i].tolist() if len(features.labels) else None
-        examples.append(
-            Example(
-                tuple(features.input_ids[part].tolist()),
-                tuple(features.token_types[part].tolist()) if token_types else None,
-                tuple(label) if isinstance(label, list) else label,
-            )
-        )
-    return Evaluation(what, tuple(examples))
+def of_task(
+    task: Task, examples: Examples, tokenizer: transformers.PreTrainedTokenizerFast, longest: int, token_types: bool
+) -> Evaluation:
+    """A split of a task, scored by the mean of the task's metrics; of SPANS a long context is several sequences."""
+    features = features_of(task, examples, tokenizer, min(task.max_length, longest))
+    split = Split("", examples, features, [np.array([i]) for i in range(len(features))])
+
+    def scored(said: Sequence[Said]) -> float:
+        by_batch = {i: row if task.kind == SPANS else row[None] for i, row in enumerate(said)}
+        return float(np.mean(list(score(task, predictions_of(task, split, by_batch), examples).values())))
+
+    sequences = []
+    for start, stop in zip(features.starts[:-1], features.starts[1:], strict=True):
+        ids, types = (part[start:stop].tolist() for part in (features.input_ids, features.token_types))
+        sequences.append(Example(tuple(ids), tuple(types) if token_types else None))
+    what = f"{len(sequences):,} sequences of {task.name} ({examples.where}), {features.lengths.mean():.1f} tokens on "
+    return Evaluation(f"{what}average", tuple(sequences), scored, " and ".join(task.metrics).replace("_", " "))
 
 
 def inputs_of(examples: Sequence[Example], pad_id: int) -> Inputs:

@@ -1,4 +1,4 @@
-"""What a form of a model keeps: whether it says what the original says, and how often that is right."""
+"""What a form of a model keeps: what is said of each sequence, and whether it is what the original says."""
 
 from __future__ import annotations
 
@@ -7,58 +7,40 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from distil.evaluation.examples import Example, Inputs
-from distil.kernels import IGNORED
+from distil.evaluation.examples import Inputs, Said
+from distil.tasks.metrics import pearson
+from distil.tasks.task import CLASSIFICATION, REGRESSION, SPANS
 
-Said = np.ndarray | int | float  # of one sequence
+MLM, CLM = "mlm", "clm"
+KINDS = (MLM, CLM, CLASSIFICATION, REGRESSION, SPANS)
+# How agreement is to be read, by kind.
+ALIKE = {
+    MLM: "of all tokens those for which a form's likeliest id is that of fp32",
+    CLM: "of all tokens those after which a form's likeliest id is that of fp32",
+    CLASSIFICATION: "of all sequences those that a form gives the same class as fp32",
+    REGRESSION: "Pearson's correlation of a form's values with those of fp32",
+    SPANS: "of all sequences those for which both likeliest ends of an answer are those of fp32",
+}
 
 
 def read(kind: str, logits: Tensor, inputs: Inputs) -> list[Said]:
-    """What a model says of each sequence of a batch.
+    """What a model says of each sequence of a batch: of a language model the likeliest id at each token, else logits.
 
-    ``kind`` "mlm" or "clm": the likeliest id at each token; "classes": the likeliest class; "value": a number;
-    "spans": the likeliest first and last place of an answer, each for itself.
+    Padding says nothing.
     """
-    real_BL = inputs["attention_mask"].bool()
-    if kind in ("mlm", "clm"):
-        best_BL = logits.argmax(-1)
-        return [best_L[real_L].numpy() for best_L, real_L in zip(best_BL, real_BL, strict=True)]
-    if kind == "spans":
-        return list(logits.masked_fill(~real_BL[:, :, None], float("-inf")).argmax(1).numpy())
-    return logits[:, 0].tolist() if kind == "value" else logits.argmax(-1).tolist()
+    logits = logits.argmax(-1) if kind in (MLM, CLM) else logits
+    if kind in (CLASSIFICATION, REGRESSION):
+        return list(logits.numpy())
+    lengths = inputs["attention_mask"].sum(1).tolist()
+    # A copy, so that the batch's padding need not be kept.
+    return [row[:length].numpy().copy() for row, length in zip(logits, lengths, strict=True)]
 
 
 def alike(kind: str, said: Sequence[Said], original: Sequence[Said]) -> float:
-    """Share of what is said alike: tokens, classes, answers whose ends are both the same; of values Pearson's r."""
-    if kind == "value":
-        return pearson(said, original)
-    if kind in ("mlm", "clm"):
-        said, original = np.concatenate(said), np.concatenate(original)
-    return _share(np.array(said), np.array(original))
-
-
-def right(kind: str, said: Sequence[Said], examples: Sequence[Example]) -> float | None:
-    """The same against the labels, where all examples have one; of tokens those that are asked for. None without."""
-    labels = [example.label for example in examples]
-    if None in labels:
-        return None
-    if kind == "value":
-        return pearson(said, labels)
-    if kind in ("mlm", "clm"):
-        all_said, all_labels = np.concatenate(said), np.concatenate(labels)
-        asked = all_labels != IGNORED
-        return _share(all_said[asked], all_labels[asked]) if asked.any() else None
-    return _share(np.array(said), np.array(labels))
-
-
-def _share(a: np.ndarray, b: np.ndarray) -> float:
-    same = a == b
-    return float((same.all(1) if same.ndim == 2 else same).mean())
-
-
-def pearson(a: Sequence[float], b: Sequence[float]) -> float | None:
-    """Correlation of values; None where one of them does not vary."""
-    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if len(a) < 2 or a.std() == 0 or b.std() == 0:
-        return None
-    return float(np.corrcoef(a, b)[0, 1])
+    """How much of what is said is what the original says, as ALIKE has it in words."""
+    if kind == REGRESSION:
+        return pearson(np.concatenate(said), np.concatenate(original))
+    if kind in (MLM, CLM):
+        return float((np.concatenate(said) == np.concatenate(original)).mean())
+    pairs = zip(said, original, strict=True)
+    return float(np.mean([(a.argmax(0) == b.argmax(0)).all() for a, b in pairs]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -10,21 +10,24 @@ import torch
 import transformers
 from transformers.utils import cached_file
 
-from distil.errors import ConfigError, DataError, one_line
+from distil.errors import ConfigError
+from distil.evaluation.kept import CLM, MLM
 from distil.hub import pinned
 from distil.models.families import family_of
-from distil.models.loading import load_config, load_model
+from distil.models.loading import from_checkpoint, load_config, load_model, refuse_incomplete
+from distil.models.task_loading import load_fitted_model
+from distil.tasks.task import CLASSIFICATION, REGRESSION, SPANS, Task
 
-# By the end of the name of the class in config.json: what a model says of a sequence. One class is a value.
-KINDS = {
-    "ForMaskedLM": "mlm", "LMHeadModel": "clm", "ForCausalLM": "clm", "ForSequenceClassification": "classes",
-    "ForQuestionAnswering": "spans",
+# By the end of the name of the class in config.json; of sequences with one label only it is a value.
+_KINDS = {
+    "ForMaskedLM": MLM, "LMHeadModel": CLM, "ForCausalLM": CLM, "ForSequenceClassification": CLASSIFICATION,
+    "ForQuestionAnswering": SPANS,
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in fp32 with stock attention; ``kind`` is "mlm", "clm", "classes", "value" or "spans"."""
+    """A model in fp32 with stock attention, under the ``title`` of its rows; ``kind`` is one of ``kept.KINDS``."""
 
     title: str
     name: str
@@ -32,36 +35,43 @@ class Loaded:
     model: transformers.PreTrainedModel
 
     @classmethod
-    def of(cls, title: str, name_or_dir: str) -> Self:
-        """The model of a folder or of the hub, by the class that its config names.
+    def of(cls, title: str, name_or_dir: str, task: Task | None = None) -> Self:
+        """The model of a folder or of the hub, by the class that its config names, fitted to ``task`` if there is one.
 
-        Raises DataError where it names none, or where tensors are missing, and ConfigError for another kind of model.
+        Raises DataError where tensors are missing, or labels are not the task's, and ConfigError for another kind of
+        model.
         """
+        if task is not None:
+            model, _ = load_fitted_model(name_or_dir, task, torch.float32)
+            return cls(title, name_or_dir, task.kind, _stock(model))
         config = load_config(name_or_dir)
-        family_of(config)  # which refuses others
+        family = family_of(config)
         name = (config.architectures or [""])[0]
-        kind = next((kind for end, kind in KINDS.items() if name.endswith(end)), None)
+        kind = next((kind for end, kind in _KINDS.items() if name.endswith(end)), None)
         if kind is None or not hasattr(transformers, name):
             raise ConfigError(
                 f"model {name_or_dir} is {f'a {name}' if name else 'of no class that its config.json names'}: only "
                 "language models, sequence classifiers and question answerers can be timed"
             )
-        if kind in ("mlm", "clm"):
+        if kind in (MLM, CLM):
             model, _ = load_model(name_or_dir, torch.float32)
         else:
-            model = _task_model(name_or_dir, getattr(transformers, name), config)
-        if kind == "classes" and config.num_labels == 1:
-            kind = "value"
-        model.set_attn_implementation("sdpa")
-        if model.config.pad_token_id is None:  # by which GPT-2's classifier finds the last token of a sequence
-            model.config.pad_token_id = model.config.eos_token_id or 0
-        model.config.use_cache = False  # a causal model is asked once, so that there is nothing to keep
-        return cls(title, name_or_dir, kind, model.requires_grad_(False))
+            family = replace(family, model_class=getattr(transformers, name))
+            model, missing, mismatched = from_checkpoint(name_or_dir, family, config, torch.float32)
+            refuse_incomplete(name_or_dir, missing, mismatched)
+        if kind == CLASSIFICATION and config.num_labels == 1:
+            kind = REGRESSION
+        return cls(title, name_or_dir, kind, _stock(model))
 
     @property
     def pad_id(self) -> int:
         """What batches are padded with."""
         return self.model.config.pad_token_id
+
+    @property
+    def token_types(self) -> bool:
+        """Whether it knows the two texts of a pair apart."""
+        return getattr(self.model.config, "type_vocab_size", 0) > 1
 
     @property
     def longest(self) -> int:
@@ -83,21 +93,10 @@ class Loaded:
         return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
-def _task_model(
-    name_or_dir: str, kind: type[transformers.PreTrainedModel], config: transformers.PreTrainedConfig
-) -> transformers.PreTrainedModel:
-    name, revision = pinned(name_or_dir)
-    try:
-        model, info = kind.from_pretrained(
-            name, revision=revision, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
-            output_loading_info=True, ignore_mismatched_sizes=True,  # refused below
-        )  # fmt: skip
-    except Exception as error:  # safetensors raises its own type for a damaged file, the hub client several
-        raise DataError(f"model {name_or_dir}: model.safetensors is missing or damaged ({one_line(error)})") from error
-    wrong = sorted(info["missing_keys"]) + sorted(key for key, *_ in info["mismatched_keys"])
-    if wrong:
-        raise DataError(
-            f"model {name_or_dir} lacks {len(wrong)} tensors of a {kind.__name__}, or has them in other shapes, such "
-            f"as {wrong[0]}; give it the config.json and the model.safetensors of one model"
-        )
-    return model.eval()
+def _stock(model: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
+    """The model as a user of the export runs it."""
+    model.set_attn_implementation("sdpa")
+    model.config.use_cache = False  # a causal model is asked once, so that there is nothing to keep
+    if model.config.pad_token_id is None:  # by which GPT-2's classifier finds the last token of a sequence
+        model.config.pad_token_id = model.config.eos_token_id or 0
+    return model.requires_grad_(False)

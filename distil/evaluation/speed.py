@@ -49,24 +49,25 @@ def take_turns(
 ) -> dict[Key, list[float]]:  # fmt: skip
     """Seconds of each batch of each runner's work, in order.
 
-    The work, equally many batches for each, is cut into ``rounds`` parts. Each runner does a part before any does the
-    next, forwards and backwards in alternation, so that what slows the machine for a while hits all alike. Before its
-    part a runner does its first batch ``warm_up`` times unseen. ``watch`` sees each output, beside the clock.
+    All work is cut into ``rounds`` parts, fewer where there are fewer batches. Each runner does a part before any does
+    the next, forwards and backwards in alternation, so that what slows the machine for a while hits all alike. Before
+    its part a runner does its first batch ``warm_up`` times unseen. ``watch`` sees each output, beside the clock.
     """
     seconds: dict[Key, list[float]] = {name: [] for name in runners}
-    count = len(next(iter(work.values())))
-    bar = tqdm(total=count * len(runners), desc=title, unit="batch", disable=None, leave=False)
-    for number, part in enumerate(np.array_split(np.arange(count), min(rounds, count))):
+    bar = tqdm(total=sum(map(len, work.values())), desc=title, unit="batch", disable=None, leave=False)
+    rounds = min(rounds, *map(len, work.values()))
+    parts = {name: np.array_split(np.arange(len(own)), rounds) for name, own in work.items()}
+    for number in range(rounds):
         for name in list(runners) if number % 2 == 0 else reversed(list(runners)):
-            run = runners[name]
+            run, own, part = runners[name], work[name], parts[name][number]
             for _ in range(warm_up):
-                run(work[name][part[0]])
+                run(own[part[0]])
             for i in part:
                 start = time.perf_counter()
-                output = run(work[name][i])
+                output = run(own[i])
                 seconds[name].append(time.perf_counter() - start)
                 if watch is not None:
-                    watch(name, work[name][i], output)
+                    watch(name, own[i], output)
                 bar.update()
     bar.close()
     return seconds

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 
 from distil.evaluation.compressed import FP32, Form
-from distil.evaluation.examples import Evaluation, batches
-from distil.evaluation.kept import alike, read, right
+from distil.evaluation.examples import Evaluation, Inputs, Said, batches
+from distil.evaluation.kept import ALIKE, alike, read
 from distil.evaluation.loaded import Loaded
 from distil.evaluation.speed import Latency, take_turns, throughput
 from distil.exhibit import Exhibit
 from distil.machine import device_name
 from distil.markdown import aligned
 
-COLUMNS = ("", "parameters", "MB", "set, s", "speed-up", "p50, ms", "p90, ms", "p99, ms", "accuracy", "as fp32")
+COLUMNS = ("", "parameters", "MB", "set, s", "speed-up", "p50, ms", "p90, ms", "p99, ms", "score, %", "as fp32, %")
 # Sanh et al. 2019, arXiv 1910.01108, section 4: STS-B's development set on a CPU at batch 1; the file in section 6.
 PAPER_SOURCE = "of STS-B's development set on another CPU (arXiv 1910.01108)"
 PAPER = (
@@ -26,19 +26,10 @@ PAPER = (
     ("paper: DistilBERT", "66 M", "207", "410", "1.63", "-", "-", "-", "-", "-"),
 )
 
-# By the kind of model, how the last two columns are to be read.
-NOTES = {
-    "mlm": "Accuracy is of masked tokens; as fp32: of all tokens those for which the form's likeliest id is fp32's.",
-    "clm": "Accuracy is of next tokens; as fp32: of all tokens those for which the form's likeliest next is fp32's.",
-    "classes": "Accuracy, and agreement with the fp32 form, are shares of the sequences.",
-    "value": "Accuracy is Pearson's r with the labels; as fp32: with what the fp32 form says.",
-    "spans": "Accuracy, and agreement with the fp32 form, are shares of sequences with the same first and last place.",
-}
-
 
 @dataclass(frozen=True)
 class Row:
-    """One form of one model. ``accuracy`` and ``alike`` are shares, of values Pearson's r; None where nothing is known.
+    """One form of one model. ``score`` and ``alike`` are fractions; None where no score is known.
 
     ``throughput`` is sequences a second by batch size.
     """
@@ -48,8 +39,8 @@ class Row:
     parameters: int
     bytes: int
     latency: Latency
-    accuracy: float | None
-    alike: float | None
+    score: float | None
+    alike: float
     throughput: Mapping[int, float]
 
 
@@ -109,22 +100,20 @@ class Speeds:
         note = "The same models and sequences, sorted by length, by turns."
         return {
             "speed": speed,
-            "speed-batches": Exhibit(
+            "throughput": Exhibit(
                 title="Throughput", note=note, columns=columns, rows=tuple(rows), command=command
             ),
         }  # fmt: skip
 
 
 def _cells(row: Row, base: float) -> tuple[str, ...]:
-    def share(x: float | None) -> str:
-        return "-" if x is None else f"{100 * x:.1f} %"
-
     t = row.latency
     milliseconds = (f"{x:.1f}" for x in (t.p50, t.p90, t.p99))
     size = f"{row.bytes / 1e6:,.1f}"
     return (
         f"{row.model} {row.form}", f"{row.parameters / 1e6:,.1f} M", size, f"{t.seconds:,.1f}",
-        f"{base / t.seconds:.2f}", *milliseconds, share(row.accuracy), share(row.alike),
+        f"{base / t.seconds:.2f}", *milliseconds,
+        "-" if row.score is None else f"{100 * row.score:.1f}", f"{100 * row.alike:.1f}",
     )  # fmt: skip
 
 
@@ -132,16 +121,16 @@ def measure(
     models: Sequence[tuple[Loaded, Evaluation, Sequence[Form]]], sizes: Sequence[int], threads: int,
     notes: Sequence[str] = (),
 ) -> Speeds:  # fmt: skip
-    """Time every form of every model, the fp32 form of each first, on the whole of its set, by turns.
+    """Time every form of every model, fp32 among them, on the whole of its set, by turns.
 
-    The sets hold the same sequences, each as its model's tokenizer has it.
+    The models are of one kind, and their sets of the same text, each as its model's tokenizer has it.
     """
     entries = {(loaded.title, form.name): (loaded, of, form) for loaded, of, forms in models for form in forms}
     runners = {key: form.run for key, (_, _, form) in entries.items()}
     sets = {key: (of.examples, loaded.pad_id) for key, (loaded, of, _) in entries.items()}
-    said: dict[tuple[str, str], list] = {key: [] for key in entries}
+    said: dict[tuple[str, str], list[Said]] = {key: [] for key in entries}
 
-    def watch(key: tuple[str, str], inputs: dict, logits: torch.Tensor) -> None:
+    def watch(key: tuple[str, str], inputs: Inputs, logits: torch.Tensor) -> None:
         said[key] += read(entries[key][0].kind, logits, inputs)
 
     work = {key: batches(examples, 1, pad_id) for key, (examples, pad_id) in sets.items()}
@@ -149,7 +138,6 @@ def measure(
     rates = throughput(runners, sets, sizes)
     rows = []
     for key, (loaded, of, form) in entries.items():
-        kind, original = loaded.kind, said[loaded.title, FP32]
         rows.append(
             Row(
                 loaded.title,
@@ -157,13 +145,15 @@ def measure(
                 loaded.parameters,
                 form.bytes,
                 Latency.of(seconds[key]),
-                right(kind, said[key], of.examples),
-                alike(kind, said[key], original),
+                of.score(said[key]) if of.score else None,
+                alike(loaded.kind, said[key], said[loaded.title, FP32]),
                 rates[key],
             )  # fmt: skip
         )
-    first = models[0][1]
+    loaded, of, _ = models[0]
+    words = f"Score is {of.scored}. " if of.score else ""
+    words += f"As fp32: {ALIKE[loaded.kind]}."
     return Speeds(
-        first.what, len(first.examples), threads, device_name(torch.device("cpu")), torch.__version__,
-        time.strftime("%F"), tuple(rows), (NOTES[models[0][0].kind], *notes),
+        of.what, len(of.examples), threads, device_name(torch.device("cpu")), torch.__version__,
+        time.strftime("%F"), tuple(rows), (words, *notes),
     )  # fmt: skip

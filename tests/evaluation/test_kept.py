@@ -1,4 +1,4 @@
-"""What models say, read off their logits, and how much of it is alike or right, on cases made by hand."""
+"""What models say, read off their logits, and how much of it is alike, on cases made by hand."""
 
 from __future__ import annotations
 
@@ -6,57 +6,50 @@ import numpy as np
 import pytest
 import torch
 
-from distil.evaluation.examples import Example
-from distil.evaluation.kept import alike, pearson, read, right
-from distil.kernels import IGNORED
+from distil.evaluation.kept import ALIKE, KINDS, alike, read
 
 REAL = {"attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]])}
 
 
+def peaks(*places: int, size: int = 5) -> np.ndarray:
+    """Logits (n, size) that are largest at these places."""
+    return np.eye(size, dtype=np.float32)[list(places)]
+
+
 def test_tokens_of_padding_say_nothing():
-    logits = torch.zeros(2, 3, 5)
-    for b, row in enumerate([[4, 0, 2], [1, 3, 4]]):
-        for i, best in enumerate(row):
-            logits[b, i, best] = 1
+    logits = torch.from_numpy(np.stack([peaks(4, 0, 2), peaks(1, 3, 4)]))
     for kind in ("mlm", "clm"):
         assert [said.tolist() for said in read(kind, logits, REAL)] == [[4, 0, 2], [1, 3]]
+    assert [said.shape for said in read("spans", logits[:, :, :2], REAL)] == [(3, 2), (2, 2)]
 
 
-def test_a_class_and_a_value():
-    assert read("classes", torch.tensor([[0.0, 2.0, 1.0], [5.0, 2.0, 1.0]]), REAL) == [1, 0]
-    assert read("value", torch.tensor([[0.5], [-2.0]]), REAL) == [0.5, -2.0]
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_of_a_sequence_all_is_kept(kind):
+    logits = torch.tensor([[0.0, 2.0, 1.0], [5.0, 2.0, 1.0]])
+    assert np.array_equal(read(kind, logits, REAL), logits)
 
 
-def test_an_answer_does_not_end_in_the_padding():
-    logits = torch.tensor([[[0, 0], [1, 0], [0, 9]], [[0, 1], [2, 0], [9, 9]]], dtype=torch.float)
-    assert [tuple(said) for said in read("spans", logits, REAL)] == [(1, 2), (1, 0)]
+def test_what_is_read_does_not_keep_the_batch():
+    logits = torch.zeros(2, 3, 2)
+    said = read("spans", logits, REAL)
+    logits += 1
+    assert not np.concatenate(said).any()
 
 
 def test_alike():
-    assert alike("classes", [0, 1, 2, 2], [0, 1, 2, 1]) == 0.75
-    assert alike("mlm", [np.array([1, 2, 3]), np.array([4])], [np.array([1, 2, 0]), np.array([4])]) == 0.75
-    assert alike("spans", [np.array([1, 2]), np.array([0, 0])], [np.array([1, 3]), np.array([0, 0])]) == 0.5
-    assert alike("value", [1.0, 2.0, 3.0], [2.0, 4.0, 6.0]) == pytest.approx(1)
+    tokens = [np.array([1, 2, 3]), np.array([4])]
+    assert alike("mlm", tokens, tokens) == alike("clm", tokens, tokens) == 1
+    assert alike("mlm", [np.array([1, 2, 0]), np.array([4])], tokens) == 0.75  # of tokens, not of sequences
+    assert alike("classification", list(peaks(0, 1, 2, 2)), list(peaks(0, 1, 2, 1))) == 0.75
+    values = [np.array([x], dtype=np.float32) for x in (1, 2, 4)]
+    assert alike("regression", [2 * x + 1 for x in values], values) == pytest.approx(1)
+    assert alike("regression", [-x for x in values], values) == pytest.approx(-1)
 
 
-def examples(*labels: object) -> list[Example]:
-    return [Example((1,), None, label) for label in labels]
+def test_answers_are_alike_where_both_ends_are():
+    first, other_end = peaks(0, 3).T, peaks(0, 4).T  # (n, 2): first token 0, last token 3 or 4
+    assert alike("spans", [first, first], [first, other_end]) == 0.5
 
 
-def test_right():
-    assert right("classes", [0, 1, 1], examples(0, 1, 2)) == pytest.approx(2 / 3)
-    assert right("classes", [0, 1], examples(0, None)) is None
-    assert right("value", [1.0, 2.0, 3.0], examples(4.0, 2.0, 0.0)) == pytest.approx(-1)
-    assert right("spans", [np.array([1, 2]), np.array([0, 0])], examples((1, 2), (0, 1))) == 0.5
-
-
-def test_only_tokens_that_are_asked_for_count():
-    said = [np.array([7, 8, 9]), np.array([5, 6])]
-    assert right("mlm", said, examples((IGNORED, 8, 1), (5, IGNORED))) == pytest.approx(2 / 3)
-    assert right("mlm", said, examples((IGNORED,) * 3, (IGNORED,) * 2)) is None
-
-
-def test_pearson_is_that_of_numpy_and_nothing_where_nothing_varies():
-    a, b = [1.0, 2.0, 4.0, 8.0], [3.0, 1.0, 5.0, 4.0]
-    assert pearson(a, b) == pytest.approx(np.corrcoef(a, b)[0, 1])
-    assert pearson(a, [1.0] * 4) is None and pearson([1.0], [2.0]) is None
+def test_every_kind_is_told_in_words():
+    assert ALIKE.keys() == set(KINDS)

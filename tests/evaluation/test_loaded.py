@@ -12,24 +12,24 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from distil.errors import ConfigError, DataError
+from distil.evaluation.kept import KINDS
 from distil.evaluation.loaded import Loaded
+from distil.tasks.catalogue import find
 
 
 @pytest.mark.parametrize(
     ("family", "head", "changes", "kind"),
     [
         ("bert", "lm", {}, "mlm"), ("modernbert", "lm", {}, "mlm"), ("gpt2", "lm", {}, "clm"),
-        ("distilbert", "classes", {"num_labels": 3}, "classes"), ("roberta", "classes", {"num_labels": 1}, "value"),
-        ("albert", "spans", {}, "spans"), ("gpt2", "classes", {}, "classes"),
+        ("distilbert", "classes", {"num_labels": 3}, "classification"), ("gpt2", "classes", {}, "classification"),
+        ("roberta", "classes", {"num_labels": 1}, "regression"), ("albert", "spans", {}, "spans"),
     ],
 )  # fmt: skip
 def test_a_model_is_loaded_as_it_was_saved(folder_of, family, head, changes, kind):
     folder = folder_of(family, head, **changes)
     loaded = Loaded.of("model", str(folder))
-    assert (
-        loaded.kind == kind
-        and type(loaded.model).__name__ == json.loads((folder / "config.json").read_text())["architectures"][0]
-    )
+    assert loaded.kind == kind in KINDS
+    assert json.loads((folder / "config.json").read_text())["architectures"] == [type(loaded.model).__name__]
     assert not loaded.model.training and loaded.model.config._attn_implementation == "sdpa"
     with safe_open(folder / "model.safetensors", "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
@@ -55,7 +55,7 @@ def test_a_model_that_lacks_a_tensor_is_refused(folder_of, tmp_path):
     tensors = load_file(folder / "model.safetensors")
     del tensors["classifier.weight"]
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(DataError, match="lacks 1 tensors .* such as classifier.weight"):
+    with pytest.raises(DataError, match="has 1 tensors less .* such as classifier.weight"):
         Loaded.of("model", str(folder))
     (folder / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(DataError, match="missing or damaged"):
@@ -69,3 +69,19 @@ def test_what_is_no_kind_of_ours_is_refused(folder_of, tmp_path, architectures):
     with pytest.raises(ConfigError) as caught:
         Loaded.of("model", str(tmp_path))
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_model_that_is_fitted_to_a_task(folder_of):
+    folder = str(folder_of("bert", "classes"))
+    loaded = Loaded.of("model", folder, find("sst2"))
+    assert loaded.kind == "classification" and loaded.model.config._attn_implementation == "sdpa"
+    assert not loaded.model.training
+    with pytest.raises(DataError, match="mnli"):
+        Loaded.of("model", folder, find("mnli"))  # of three labels
+
+
+@pytest.mark.parametrize(
+    ("family", "types"), [("bert", True), ("roberta", False), ("distilbert", False), ("gpt2", False)]
+)
+def test_who_knows_the_texts_of_a_pair_apart(folder_of, family, types):
+    assert Loaded.of("model", str(folder_of(family))).token_types == types
