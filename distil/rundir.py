@@ -19,6 +19,7 @@ from distil.identity import difference
 
 RUN = "run.json"
 RESULTS = "results.json"  # what a run came to; its "step" says how far it went
+STUDENT, MODEL = "student", "model"  # folder of the export: of a pretraining, of a fine-tuning
 DRAFT = f".{RUN}"  # while it is written
 LOCK = ".lock"
 

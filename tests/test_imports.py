@@ -16,11 +16,11 @@ import distil
 ROOT = Path(distil.__file__).parents[1]
 # From bottom to top; a name is a module of distil, a package of it with all inside, or a program's folder.
 LEVELS = [
-    ["distil", "errors", "launcher", "shares"],
+    ["distil", "errors", "launcher", "markdown", "shares"],
     ["fields", "folder", "hosts", "hub", "identity", "schedule", "stopping"],
     ["exhibit", "tables"],
     ["config"],
-    ["placement", "kernels", "health", "remote", "rundir"],
+    ["placement", "kernels", "health", "machine", "remote", "rundir"],
     ["options", "data"],
     ["tasks"],
     ["models", "variants"],
@@ -33,6 +33,7 @@ LEVELS = [
     ["members", "report"],
     ["provenance"],
     ["ablation"],
+    ["commands"],
     ["launch", "slurm"],
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
@@ -136,13 +137,18 @@ def test_what_refuses_early_needs_the_standard_library_alone(name):
     assert outside(f"distil.{name}") <= sys.stdlib_module_names
 
 
+COMMANDS = ("launch.evaluate", "distil.commands.guess", "distil.commands.models", "distil.commands.speed")
+
+
 def test_programs_load_heavy_libraries_late():
-    for name in ("launch.pretrain", "launch.binarize", "launch.doctor", "launch.run", "launch.ablate", "launch.report"):
+    programs = ("launch.pretrain", "launch.binarize", "launch.doctor", "launch.run", "launch.ablate", "launch.report")
+    for name in (*programs, *COMMANDS):
         top = {
             i for node in sources()[name].body for i in imported(node) if isinstance(node, ast.Import | ast.ImportFrom)
         }
         ours = {i for i in top if i in sources()} - {"distil"}
         light = {"config", "errors", "hosts", "options", "placement", "remote", "stopping", "variants"}
+        light |= {"commands", "folder", *(command.removeprefix("distil.") for command in COMMANDS)}
         assert ours <= {f"distil.{module}" for module in light}, name
         assert {i.split(".")[0] for i in top} <= {"distil", *sys.stdlib_module_names}, name
 

@@ -33,11 +33,9 @@ from distil.models.task_loading import load_fitted_model, load_task_model
 from distil.monitor import git_revision
 from distil.options import Placing
 from distil.placement import place
-from distil.rundir import check, claim, finished, free_folder, held
+from distil.rundir import MODEL, check, claim, finished, free_folder, held
 from distil.stopping import StopRequest
 from distil.training import RUNS, Trained, say, train
-
-MODEL = "model"  # folder of the export within a run
 
 
 def finetune(placing: Placing, numbers: FineTuning, stop: StopRequest) -> None:
