@@ -18,7 +18,7 @@ ROOT = Path(distil.__file__).parents[1]
 LEVELS = [
     ["distil", "errors", "launcher", "shares"],
     ["fields", "folder", "hosts", "hub", "identity", "schedule", "stopping"],
-    ["tables"],
+    ["exhibit", "tables"],
     ["config"],
     ["placement", "kernels", "health", "remote"],
     ["options", "data", "tasks"],
