@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, whether it is finished, and which one is free."""
+"""The folder of a run: whose it is, whether it is finished, who taught in it, and which one is free."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from distil.config import completed
+from distil.config import Recipe, completed
+from distil.data import samples
 from distil.errors import ConfigError, DataError
-from distil.folder import sync, write_whole
+from distil.folder import prepared, sync, write_whole
 from distil.identity import difference
 from distil.job import Job
+from distil.models.loading import load_config, weights_fingerprint
+from distil.prepare import FROM_RECIPE, fitted
 from distil.results import RESULTS, Results
 
 RUN = "run.json"
+STUDENT = "student"  # folder of the export within a run
 DRAFT = f".{RUN}"  # while it is written
 LOCK = ".lock"
 
@@ -103,6 +107,26 @@ def free_folder(root: Path, job: Job) -> Path:
         if same and finished(folder, job) is None:
             return folder
         number += 1
+
+
+def teacher_of(folder: Path) -> str | None:
+    """Folder or hub name of a run's teacher, if it is there still; None where it is not, or has other weights now.
+
+    Raises DataError where ``folder`` is no run.
+    """
+    then = _read(folder / RUN)
+    try:
+        name, weights = then["mathematics"]["model"]["teacher"], then["teacher"]
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{folder / RUN} says nothing of a teacher; is the folder a run of ours?") from error
+    if name.startswith(samples.PREFIX):
+        name = str(prepared() / name.removeprefix(samples.PREFIX))
+    elif name.startswith(FROM_RECIPE):
+        name = str(fitted(Recipe.load(name.removeprefix(FROM_RECIPE))) / STUDENT)
+    try:
+        return name if weights_fingerprint(name, load_config(name)) == weights else None
+    except DataError:
+        return None
 
 
 def unused(folder: Path) -> bool:

@@ -16,7 +16,7 @@ import distil
 ROOT = Path(distil.__file__).parents[1]
 # From bottom to top; a name is a module of distil, a package of it with all inside, or a program's folder.
 LEVELS = [
-    ["distil", "errors", "launcher", "shares"],
+    ["distil", "errors", "launcher", "markdown", "shares"],
     ["fields", "folder", "hosts", "hub", "identity", "schedule", "stopping"],
     ["exhibit", "tables"],
     ["config"],
@@ -32,6 +32,7 @@ LEVELS = [
     ["members"],
     ["provenance"],
     ["ablation"],
+    ["commands"],
     ["launch", "slurm"],
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
