@@ -111,9 +111,10 @@ def prepare_stores(recipe: Recipe, teacher: str) -> None:
             left -= store.bytes
 
 
-def recipe_digest(recipe: Recipe) -> str:
-    """Short digest of a recipe's mathematics, to name what was made by it."""
-    return hashlib.sha256(json.dumps(recipe.mathematics(), sort_keys=True).encode()).hexdigest()[:8]
+def fitted(recipe: Recipe) -> Path:
+    """Folder of the run that fits a teacher by a recipe, named by a digest of the recipe's mathematics."""
+    digest = hashlib.sha256(json.dumps(recipe.mathematics(), sort_keys=True).encode()).hexdigest()[:8]
+    return prepared() / f"{recipe.name}-{digest}"
 
 
 def open_stores(

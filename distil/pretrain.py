@@ -20,7 +20,6 @@ from distil.engine.device import DTYPES, precisions_of
 from distil.engine.ranks import Ranks
 from distil.errors import ConfigError, RunError
 from distil.export import export_student, write_card
-from distil.folder import prepared
 from distil.guard import Guard, together
 from distil.job import Job, settle
 from distil.kernels.paths import path_for
@@ -30,14 +29,13 @@ from distil.models.student import Student
 from distil.monitor import git_revision
 from distil.options import DEFAULT_RECIPE, Options
 from distil.placement import place
-from distil.prepare import FROM_RECIPE, prepare_stores, recipe_digest, sample_encoder, with_stores_found
+from distil.prepare import FROM_RECIPE, fitted, prepare_stores, sample_encoder, with_stores_found
 from distil.results import Results, measure
-from distil.rundir import RESULTS, check, claim, finished, free_folder, held
+from distil.rundir import RESULTS, STUDENT, check, claim, finished, free_folder, held
 from distil.stopping import StopRequest
 from distil.summary import COLUMN, describe
 from distil.training import RUNS, say, train
 
-STUDENT = "student"  # folder of the export within a run
 REAL_RUN = (
     "to run the real one: deepspeed launch/pretrain.py --deepspeed ds_config/zero1.json "
     "--recipe distilbert-base-uncased --teacher NAME_OR_DIR --store PREFIX"
@@ -119,7 +117,7 @@ def _resolve_teacher(recipe: Recipe, options: Options, ranks: Ranks, guard: Guar
     if not name.startswith(FROM_RECIPE):
         return name
     of_teacher = ranks.all_do(lambda: _recipe_of_teacher(name.removeprefix(FROM_RECIPE)))
-    folder = prepared() / f"{of_teacher.name}-{recipe_digest(of_teacher)}"
+    folder = fitted(of_teacher)
     if ranks.first_does(lambda: (folder / RESULTS).exists()):
         return str(folder / STUDENT)
     if options.dry_run:  # the unfitted model has the same shape

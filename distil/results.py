@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -16,6 +15,7 @@ from distil.errors import DataError
 from distil.evaluation.heldout import compare
 from distil.evaluation.speed import milliseconds_a_sequence
 from distil.job import Job
+from distil.markdown import aligned
 from distil.models.constants import in_precision
 from distil.models.loading import load_model
 from distil.monitor import perplexity
@@ -23,14 +23,6 @@ from distil.rundir import RESULTS
 
 AFTER = "student after"
 COLUMNS = ("", "held-out accuracy", "perplexity", "agreement", "parameters", "ms/sequence")
-
-
-def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with its columns aligned."""
-    lines = [columns, *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines)
 
 
 @dataclass(frozen=True)

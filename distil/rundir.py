@@ -18,6 +18,7 @@ from distil.folder import sync, write_whole
 from distil.identity import difference
 
 RUN = "run.json"
+STUDENT = "student"  # folder of the export within a run of training on text
 RESULTS = "results.json"  # what a run came to; its "step" says how far it went
 DRAFT = f".{RUN}"  # while it is written
 LOCK = ".lock"
@@ -133,6 +134,11 @@ def _apart(folder: Path, job: Job) -> str:
     """How the run in a folder differs from a job; empty where it is the same."""
     now = job.identity()
     return difference(completed(_read(folder / RUN), now), now)
+
+
+def read_identity(folder: Path) -> dict[str, Any]:
+    """What the run in a folder was made of, as its job told it. Raises DataError where it holds none."""
+    return _read(folder / RUN)
 
 
 def _read(path: Path) -> dict[str, Any]:

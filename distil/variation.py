@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from distil.results import Row, aligned
+from distil.markdown import aligned
+from distil.results import Row
 from distil.variants import Variant
 
 COLUMNS = (

@@ -16,9 +16,9 @@ import distil
 ROOT = Path(distil.__file__).parents[1]
 # From bottom to top; a name is a module of distil, a package of it with all inside, or a program's folder.
 LEVELS = [
-    ["distil", "errors", "launcher", "shares"],
+    ["distil", "errors", "launcher", "markdown", "shares"],
     ["fields", "folder", "hosts", "hub", "identity", "schedule", "stopping"],
-    ["tables"],
+    ["exhibit", "tables"],
     ["config"],
     ["placement", "kernels", "health", "remote", "rundir"],
     ["options", "data"],
@@ -27,12 +27,13 @@ LEVELS = [
     ["evaluation", "engine", "monitor", "export", "prepare"],
     ["checkpoint", "guard", "workload"],
     ["job", "trainer"],
-    ["results", "doctor", "summary", "distillation", "training"],
+    ["results", "doctor", "summary", "distillation", "training", "origin"],
     ["variation"],
     ["pretrain", "finetuning"],
     ["members"],
     ["provenance"],
     ["ablation"],
+    ["commands"],
     ["launch", "slurm"],
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}

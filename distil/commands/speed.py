@@ -1,0 +1,3 @@
+"""x"""
+HELP="x"
+def add(p): pass
