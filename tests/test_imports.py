@@ -88,7 +88,7 @@ def test_the_sources_were_found():
     assert {"distil", "distil.config", "distil.kernels.reference", "distil.models.packed", "launch.pretrain"} <= set(
         sources()
     )
-    assert own_imports("distil.placement") == {"distil.config", "distil.errors"}
+    assert own_imports("distil.placement") == {"distil.errors", "distil.tables"}
     assert "distil.models.packed" in own_imports("distil.models.distiller")
 
 

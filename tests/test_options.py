@@ -88,7 +88,7 @@ def test_one_override_leaves_the_rest(name):
 def test_run_options():
     arguments = "--recipe quickstart-teacher --deepspeed d.json --output_dir o --max_steps 3 --precision bf16 --dry_run"
     options, recipe = parse(arguments.split(), "d")
-    assert options == Options("quickstart-teacher", "d.json", "o", 3, "bf16", True)
+    assert options == Options("d.json", "o", 3, "bf16", True, recipe="quickstart-teacher")
     assert recipe.name == "quickstart-teacher"
 
 

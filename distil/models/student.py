@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,10 @@ from distil.errors import ConfigError
 from distil.models.families import family_of
 from distil.models.family import Family
 from distil.models.shape import Shape, student_config
+from distil.models.task_heads import HEAD, same_head, task_family
+from distil.models.task_loading import set_task_
 from distil.tables import RANDOM
+from distil.tasks.task import Task
 
 # Projections to and from attention heads: their features are heads of so many dimensions.
 _TO_HEADS = ("layer.query", "layer.key", "layer.value", "layer.query_key_value")
@@ -45,6 +49,29 @@ def make_student(teacher: transformers.PreTrainedModel, shape: Shape, initial_we
     if source.module(teacher, "head.decoder").weight is not source.module(teacher, "word_embeddings").weight:
         raise ConfigError("the teacher's decoder is not tied to its embeddings, as the student's would be")
     config = student_config(teacher.config, shape)
+    return _started(teacher, source, target, config, shape.layers, initial_weights, seed)
+
+
+def make_task_student(
+    teacher: transformers.PreTrainedModel, task: Task, shape: Shape, initial_weights: str, seed: int
+) -> Student:
+    """A student for ``task`` of a teacher that is fitted to it, started as by ``make_student``, without language model.
+
+    Where both have a head that is built alike, the student's starts as the teacher's, else it is drawn from ``seed``.
+    Raises ConfigError for layers that cannot stand where they are to.
+    """
+    source, target = (task_family(family, task.kind) for family in (family_of(teacher.config), shape.family))
+    if not same_head(source, target):
+        source = replace(source, modules={n: path for n, path in source.modules.items() if not n.startswith(HEAD)})
+    config = student_config(teacher.config, shape)
+    set_task_(config, task)
+    return _started(teacher, source, target, config, shape.layers, initial_weights, seed)
+
+
+def _started(
+    teacher: transformers.PreTrainedModel, source: Family, target: Family, config: transformers.PreTrainedConfig,
+    layers: tuple[int, ...], initial_weights: str, seed: int,
+) -> Student:  # fmt: skip
     try:
         family_of(config)
         student = _new(target, config, seed)
@@ -58,8 +85,7 @@ def make_student(teacher: transformers.PreTrainedModel, shape: Shape, initial_we
             if name not in source.modules:
                 random.append(name)
                 continue
-            layers = enumerate(shape.layers) if name.startswith("layer.") else [(None, None)]
-            for own, other in layers:
+            for own, other in enumerate(layers) if name.startswith("layer.") else [(None, None)]:
                 theirs, ours = source.module(teacher, name, other), target.module(student, name, own)
                 _check_alike(name, theirs, ours, own, other)
                 fates = {_take(name, key, (source, teacher, theirs), (target, student, ours)) for key in _keys(ours)}

@@ -69,9 +69,7 @@ def _by_name(name: str, spans: bool) -> Family:
     family = FAMILIES[name]
     model_class, (*transform, decoder) = (_OF_TOKENS if spans else _OF_SEQUENCES)[name]
     parts = {name: path for name, path in family.modules.items() if not name.startswith(HEAD)}
-    for path in dict.fromkeys(step for step in (*transform, decoder) if isinstance(step, str)):
-        if not path.rpartition(".")[2].startswith("drop"):  # which holds no weight
-            parts[HEAD + path] = path
+    parts |= {HEAD + step: step for step in (*transform, decoder) if isinstance(step, str) and not _is_dropout(step)}
     return replace(family, model_class=model_class, head_transform=tuple(transform), decoder=decoder, modules=parts)
 
 
@@ -84,8 +82,13 @@ def task_family(family: Family, kind: str) -> Family:
 
 
 def same_head(one: Family, other: Family) -> bool:
-    """Whether the heads of two families are built alike."""
-    return (one.head_transform, one.decoder) == (other.head_transform, other.decoder)
+    """Whether two heads compute the same with the same weights, dropout aside."""
+    steps = ([step for step in (*f.head_transform, f.decoder) if not _is_dropout(step)] for f in (one, other))
+    return next(steps) == next(steps)
+
+
+def _is_dropout(step: Step) -> bool:
+    return isinstance(step, str) and step.rpartition(".")[2].startswith("drop")
 
 
 def task_inputs(batch: TaskBatch) -> dict[str, object]:
