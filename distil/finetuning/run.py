@@ -28,6 +28,7 @@ from distil.models.family import Family
 from distil.models.shape import shape_of
 from distil.models.student import make_task_student
 from distil.models.task_distiller import TaskDistiller
+from distil.models.task_heads import task_family
 from distil.models.task_loading import load_fitted_model, load_task_model
 from distil.monitor import git_revision
 from distil.options import Placing
@@ -50,6 +51,11 @@ def finetune(placing: Placing, numbers: FineTuning, stop: StopRequest) -> None:
 
 def run(placing: Placing, numbers: FineTuning, ranks: Ranks, guard: Guard) -> TaskResults | None:
     """One run, or what an earlier one left of it; None where only its plan was asked for."""
+    return perform(placing, settled(placing, numbers, ranks), ranks, guard)
+
+
+def settled(placing: Placing, numbers: FineTuning, ranks: Ranks) -> FineTuningJob:
+    """A run's job; what is decided on the way is told. Raises DataError and ConfigError."""
     precisions = precisions_of(ranks.device)
     placement = ranks.all_do(
         lambda: place(placing.deepspeed, numbers, ranks.world, ranks.device.type, precisions, placing.precision)
@@ -57,8 +63,12 @@ def run(placing: Placing, numbers: FineTuning, ranks: Ranks, guard: Guard) -> Ta
     say(ranks, f"distil {distil.__version__}: {numbers.called}")
     for note in placement.notes:
         say(ranks, f"  {note}")
-    job = settle(numbers, placement, placing.max_steps, ranks)
-    torch.manual_seed(numbers.optimizer.seed)
+    return settle(numbers, placement, placing.max_steps, ranks)
+
+
+def perform(placing: Placing, job: FineTuningJob, ranks: Ranks, guard: Guard) -> TaskResults | None:
+    """A job's run, or what an earlier one left of it; None where only its plan was asked for."""
+    torch.manual_seed(job.numbers.optimizer.seed)
     model, family, teacher, note = ranks.all_do(lambda: _models(job))
     plan = describe(job, (model, family), teacher, note)
     say(ranks, plan)
@@ -96,7 +106,7 @@ def _models(job: FineTuningJob) -> tuple[transformers.PreTrainedModel, Family, T
     note = f"layers {' '.join(map(str, shape.layers))} of the teacher"
     if student.random:
         note += f"; random: {', '.join(name.removeprefix('head.') for name in student.random)}"
-    return student.model.train(), student.family, teacher, note
+    return student.model.train(), task_family(shape.family, task.kind), teacher, note
 
 
 def _train(
