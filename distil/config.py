@@ -72,10 +72,10 @@ class Recipe:
 
 def completed(then: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     """The identity of an earlier run, with fields that ``now`` has and there were none of yet at their defaults."""
+    if "mathematics" not in now:  # of something that is no recipe
+        return then
     tables = dict(then.get("mathematics", {}))
     for title, values in now["mathematics"].items():
-        if title not in GROUPS:
-            continue
         defaults = {f.name: f.default for f in dataclasses.fields(GROUPS[title])}
         missing = {n: defaults[n] for n in values if defaults.get(n, dataclasses.MISSING) is not dataclasses.MISSING}
         tables[title] = _plain(missing) | tables.get(title, {})

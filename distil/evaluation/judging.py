@@ -32,11 +32,9 @@ class Split:
     batches: list[np.ndarray]
 
     @classmethod
-    def of(
-        cls, task: Task, name: str, examples: Examples, tokenizer: PreTrainedTokenizerFast, max_length: int
-    ) -> Split:  # fmt: skip
+    def of(cls, task: Task, name: str, examples: Examples, tokenizer: PreTrainedTokenizerFast) -> Split:
         """The examples, tokenised and in batches of like lengths."""
-        features = features_of(task, examples, tokenizer, max_length)
+        features = features_of(task, examples, tokenizer)
         return cls(name, examples, features, evaluation_batches(features, BUDGET_TOKENS))
 
     def batch(self, number: int) -> TaskBatch:

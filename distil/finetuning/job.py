@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from distil.tasks import catalogue
 from distil.tasks.batch import Features
 from distil.tasks.features import features_of
 from distil.tasks.reading import empty_texts, local_task, overlap, read
-from distil.tasks.tables import TaskSource
+from distil.tasks.tables import TaskData, TaskSource
 from distil.tasks.task import SPANS, TRAIN, Examples, Task
 
 
@@ -68,21 +68,22 @@ def digest(features: Features) -> str:
     return sha.hexdigest()
 
 
-def task_of(source: TaskSource) -> Task:
+def task_of(source: TaskSource, data: TaskData) -> Task:
     """The task that is asked for. Raises ConfigError for an unknown one, DataError for files that cannot be read."""
     if source.task:
         task = catalogue.find(source.task)
-        return catalogue.on_files(task, source.files) if source.files else task
-    local = local_task(source.files, source.text_columns, source.label_column, regression=source.regression)
-    return catalogue.on_files(local, source.files)
+    else:
+        task = local_task(source.files, source.text_columns, source.label_column, regression=source.regression)
+    if source.files:
+        task = catalogue.on_files(task, source.files)
+    return replace(task, max_length=data.max_length or task.max_length, stride=data.stride or task.stride)
 
 
 def settle(numbers: FineTuning, placement: Placement, max_steps: int | None, ranks: Ranks) -> FineTuningJob:
     """Read the task and hold it against the models. Raises DataError and ConfigError. All ranks must call it."""
     source, data, start = numbers.source, numbers.data, numbers.start
-    task = ranks.all_do(lambda: task_of(source))
-    max_length = data.max_length or task.max_length
-    tokenizer = ranks.all_do(lambda: _tokenizer_of(numbers, task, max_length))
+    task = ranks.all_do(lambda: task_of(source, data))
+    tokenizer = ranks.all_do(lambda: _tokenizer_of(numbers, task))
 
     def reading(split: str) -> Examples:
         limit = (data.train_examples if split == TRAIN else data.validation_examples) or None
@@ -92,10 +93,8 @@ def settle(numbers: FineTuning, placement: Placement, max_steps: int | None, ran
     if not source.files and (not source.data or source.data.startswith(PREFIX)):
         ranks.first_does(lambda: [len(reading(name)) for name in names])  # what is downloaded is so by one
     examples = ranks.all_do(lambda: {name: reading(name) for name in names})
-    train = ranks.all_do(lambda: features_of(task, examples[TRAIN], tokenizer, max_length))
-    splits = ranks.all_do(
-        lambda: tuple(Split.of(task, name, examples[name], tokenizer, max_length) for name in task.validations)
-    )
+    train = ranks.all_do(lambda: features_of(task, examples[TRAIN], tokenizer))
+    splits = ranks.all_do(lambda: tuple(Split.of(task, name, examples[name], tokenizer) for name in task.validations))
     weights = ranks.all_do(
         lambda: {
             role: weights_fingerprint(name, load_config(name))
@@ -104,14 +103,14 @@ def settle(numbers: FineTuning, placement: Placement, max_steps: int | None, ran
         }
     )
     total = numbers.optimizer.steps or -(-numbers.optimizer.epochs * len(train) // data.batch_size)
-    warnings = tuple(_warnings(task, examples, train, max_length))
+    warnings = tuple(_warnings(task, examples, train))
     return FineTuningJob(
         task, numbers, placement, tokenizer, train, len(examples[TRAIN]), splits, weights, warnings, total,
         min(total, max_steps or total),
     )  # fmt: skip
 
 
-def _tokenizer_of(numbers: FineTuning, task: Task, max_length: int) -> transformers.PreTrainedTokenizerFast:
+def _tokenizer_of(numbers: FineTuning, task: Task) -> transformers.PreTrainedTokenizerFast:
     """The tokenizer of the model, which the teacher must share; both must have positions enough."""
     start = numbers.start
     models = [name for name in (start.model, start.teacher) if name]
@@ -123,15 +122,15 @@ def _tokenizer_of(numbers: FineTuning, task: Task, max_length: int) -> transform
         )
     for name in models:
         config = load_config(name)
-        if max_length > (longest := family_of(config).longest(config)):
+        if task.max_length > (longest := family_of(config).longest(config)):
             raise ConfigError(
-                f"sequences of {task.name} have up to {max_length} tokens, {name} has {longest} positions; give "
+                f"sequences of {task.name} have up to {task.max_length} tokens, {name} has {longest} positions; give "
                 f"--max_length {longest} or less"
             )
     return tokenizers[0]
 
 
-def _warnings(task: Task, examples: dict[str, Examples], train: Features, max_length: int) -> list[str]:
+def _warnings(task: Task, examples: dict[str, Examples], train: Features) -> list[str]:
     """What is out of the ordinary with the text, in lines."""
     found = []
     for name in task.validations:
@@ -142,7 +141,7 @@ def _warnings(task: Task, examples: dict[str, Examples], train: Features, max_le
     for name, split in examples.items():
         if empty := empty_texts(split):
             found.append(f"{empty:,} of {len(split):,} examples of {name} have an empty text")
-    cut = int((train.lengths == max_length).sum())
+    cut = int((train.lengths == task.max_length).sum())
     if task.kind != SPANS and 2 * cut > len(train):
-        found.append(f"{cut:,} of {len(train):,} sequences of {TRAIN} fill all {max_length} tokens: most are cut")
+        found.append(f"{cut:,} of {len(train):,} sequences of {TRAIN} fill all {task.max_length} tokens: most are cut")
     return found

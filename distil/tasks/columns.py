@@ -64,18 +64,24 @@ def read_columns(path: str | Path) -> Columns:
         raise DataError(f"{path}: cannot be read ({one_line(error.strerror or error)})") from error
 
 
-def of_rows(name: str, header: Sequence[str], rows: Iterable[tuple[int, Sequence[str]]]) -> Columns:
-    """Columns of rows with their lines. Raises DataError for a row of another width, or a header without sense."""
+def of_rows(
+    name: str, header: Sequence[str], rows: Iterable[tuple[int, Sequence[str]]], wanted: Iterable[str] | None = None
+) -> Columns:
+    """Columns, all or those ``wanted``, of rows with their lines.
+
+    Raises DataError for a row of another width, or a header without sense.
+    """
     if not all(header) or len(set(header)) < len(header):
         raise DataError(f"{name}: the first line must name the columns, each once; it is {', '.join(header)[:200]!r}")
-    kept: list[Sequence[str]] = []
+    chosen = [(i, []) for i, column in enumerate(header) if wanted is None or column in set(wanted)]
     lines: list[int] = []
     for line, row in rows:
         if len(row) != len(header):
             raise DataError(f"{name}: line {line} has {len(row)} columns, not {len(header)}")
-        kept.append(row)
+        for i, values in chosen:
+            values.append(row[i])
         lines.append(line)
-    return Columns(name, {column: [row[i] for row in kept] for i, column in enumerate(header)}, len(kept), lines)
+    return Columns(name, {header[i]: values for i, values in chosen}, len(lines), lines)
 
 
 def lines_of(path: Path) -> list[str]:

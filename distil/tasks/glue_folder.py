@@ -37,9 +37,11 @@ def read_glue(task: Task, path: Path) -> Columns:
     lines = lines_of(path)
     named = task.name != "cola" or lines[:1] == ["index\tsentence"]
     header = lines[0].split("\t") if named and lines else list(_COLA)
-    rows = [(i, line.split("\t")) for i, line in enumerate(lines, 1) if line][named:]
-    found = of_rows(str(path), header, rows)
+    rows = ((i, line.split("\t")) for i, line in enumerate(lines, 1) if line and i > named)
     names = {name: _NAMES.get(task.name, {}).get(name, name) for name in (*task.columns, task.label)}
+    found = of_rows(str(path), header, rows, names.values())
+    if names[task.label] not in found.values:
+        raise DataError(f"{path}: no column {names[task.label]}; the labels of GLUE's test splits are not public")
     return Columns(found.name, {ours: found.column(theirs) for ours, theirs in names.items()}, found.count, found.lines)
 
 

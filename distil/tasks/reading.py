@@ -16,8 +16,8 @@ from distil.tasks.folders import folder_columns
 from distil.tasks.hub_data import hub_columns
 from distil.tasks.labels import classes_in, labels_of
 from distil.tasks.review_samples import sample_columns
-from distil.tasks.squad_file import read_squad, start_of
-from distil.tasks.task import SPANS, TRAIN, Answer, Examples, Task
+from distil.tasks.squad_file import answers_of, read_squad
+from distil.tasks.task import SPANS, TRAIN, Examples, Task
 
 
 def read(
@@ -51,7 +51,7 @@ def examples_of(task: Task, columns: Columns) -> Examples:
     texts = tuple(columns.texts(name) for name in task.columns)
     if task.kind == SPANS:
         ids = columns.values.get("id") or range(columns.count)
-        answers = _answers(task, columns, texts[1])
+        answers = answers_of(task, columns, texts[1])
         return Examples(tuple(map(str, ids)), texts, np.empty(0, np.int64), answers, where=columns.name)
     labels = labels_of(task, columns.column(task.label), columns.place)
     return Examples(tuple(map(str, range(columns.count))), texts, labels, where=columns.name)
@@ -108,21 +108,3 @@ def _columns(task: Task, split: str, data: str | None, files: Mapping[str, str] 
     if data.startswith(PREFIX):
         return sample_columns(task, split, data)
     return folder_columns(task, split, Path(data))
-
-
-def _answers(task: Task, columns: Columns, contexts: Sequence[str]) -> tuple[Answer, ...]:
-    """Answers of {"text": [...], "answer_start": [...]}, each where it stands in its context."""
-    found = []
-    for row, (value, context) in enumerate(zip(columns.column(task.label), contexts, strict=True)):
-        lists = [value.get(key) for key in ("text", "answer_start")] if isinstance(value, dict) else [None]
-        if not all(isinstance(part, Sequence | np.ndarray) for part in lists) or len(lists[0]) != len(lists[1]):
-            raise DataError(f"{columns.place(row)}: {task.label} has no lists text and answer_start of one length")
-        texts, starts = tuple(lists[0]), tuple(lists[1])
-        if not texts and not task.unanswerable:
-            raise DataError(f"{columns.place(row)}: no answer, and every question of {task.name} has one; try squad_v2")
-        places = [start_of(text, int(start), context) for text, start in zip(texts, starts, strict=True)]
-        if None in places:
-            wrong = texts[places.index(None)]
-            raise DataError(f"{columns.place(row)}: its answer {wrong[:80]!r} is not where it says in the context")
-        found.append(Answer(texts, tuple(places)))
-    return tuple(found)

@@ -1,4 +1,7 @@
-"""The answers that a model's start and end logits say, by the rules of BERT's own code (Devlin et al. 2019)."""
+"""The answers that a model's start and end logits say, by the rules of BERT's own code (Devlin et al. 2019).
+
+Except one: there a span counts only in the window that shows most of the context around its first token.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ def answers(
     example has the largest sum of both logits over all its windows, of equal ones the first. If ``unanswerable`` that
     sum must exceed, less ``threshold``, the smallest over the windows of the first token's two logits.
     """
-    scores_T, ends_T = _best_from(features, np.asarray(start_logits_T), np.asarray(end_logits_T))
+    scores_T, ends_T = _best_from(features, start_logits_T, end_logits_T)
     count, firsts = len(examples), features.starts[:-1]
     window_T = np.repeat(np.arange(len(features)), features.lengths)
     example_T = features.examples[window_T]
@@ -36,7 +39,7 @@ def answers(
     places = np.full(count, -1)
     places[example_T[hits][::-1]] = hits[::-1]  # of equal ones the last to be written is the first
     none = np.full(count, np.inf)
-    np.minimum.at(none, features.examples, _sum(start_logits_T[firsts], end_logits_T[firsts]))
+    np.fmin.at(none, features.examples, _sum(start_logits_T[firsts], end_logits_T[firsts]))
     found = []
     for i, place in enumerate(places):
         if place < 0 or (unanswerable and none[i] - best[i] > threshold):

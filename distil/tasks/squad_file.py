@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from distil.errors import DataError, one_line
 from distil.tasks.columns import Columns
+from distil.tasks.task import Answer, Task
 
 SHIFT = 2  # characters by which a start may be off the answer
 
@@ -48,8 +49,32 @@ def squad_file(folder: Path, split: str, version: str) -> Path | None:
     return next((p for p in (folder / f"{word}-{version}.json",) if p.is_file()), None)
 
 
-def start_of(text: str, start: int, context: str) -> int | None:
-    """Where the answer stands in its context, at ``start`` or up to SHIFT characters off; none where it does not."""
+def answers_of(task: Task, columns: Columns, contexts: Sequence[str]) -> tuple[Answer, ...]:
+    """Answers out of rows of {"text": [...], "answer_start": [...]}, each where it stands in its context.
+
+    Raises DataError for one that does not, up to SHIFT characters off, and for none where the task has none such.
+    """
+    found = []
+    for row, (value, context) in enumerate(zip(columns.column(task.label), contexts, strict=True)):
+        texts, starts = (value.get("text"), value.get("answer_start")) if isinstance(value, dict) else (None, None)
+        if not (_all(str, texts) and _all(int, starts) and len(texts) == len(starts)):
+            raise DataError(f"{columns.place(row)}: {task.label} has no text and answer_start, lists of one length")
+        if not texts and not task.unanswerable:
+            raise DataError(f"{columns.place(row)}: no answer, and every question of {task.name} has one; try squad_v2")
+        places = [_start_of(text, start, context) for text, start in zip(texts, starts, strict=True)]
+        if None in places:
+            wrong = texts[places.index(None)]
+            raise DataError(f"{columns.place(row)}: its answer {wrong[:80]!r} is not where it says in the context")
+        found.append(Answer(tuple(texts), tuple(places)))
+    return tuple(found)
+
+
+def _all(kind: type, values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, kind) for value in values)
+
+
+def _start_of(text: str, start: int, context: str) -> int | None:
+    """Where the answer stands in its context, as close to ``start`` as may be; none where it does not."""
     for shift in sorted(range(-SHIFT, SHIFT + 1), key=abs):
         if start + shift >= 0 and context.startswith(text, start + shift):
             return start + shift

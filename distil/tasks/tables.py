@@ -80,13 +80,14 @@ class TaskData:
     max_length: int = option(
         "longest sequence in tokens; longer texts are cut, contexts in windows (0: the task's)", default=0
     )
+    stride: int = option("tokens that two windows of a long context share (0: the task's)", default=0)
     batch_size: int = option("global batch, in sequences", default=32)
     micro_batch_size: int = option("micro-batch, in sequences", default=8)
     train_examples: int = option("train on so many, the same ones for every seed (0: all)", default=0)
     validation_examples: int = option("judge on so many, the same ones for every seed (0: all)", default=0)
 
     def __post_init__(self) -> None:
-        for name in ("max_length", "train_examples", "validation_examples"):
+        for name in ("max_length", "stride", "train_examples", "validation_examples"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         for name in ("batch_size", "micro_batch_size"):
             require(getattr(self, name) > 0, name, getattr(self, name), "above 0")

@@ -220,9 +220,9 @@ def _lives(process: psutil.Process) -> bool:
         return False
 
 
-def start_and_kill(when: Callable[[], bool], ranks: int | None, *arguments: object, log: Path) -> None:
-    """Start a run and kill every process of it with SIGKILL as soon as ``when`` holds."""
-    with Started(command(ranks, *arguments), log) as run:
+def start_and_kill(when: Callable[[], bool], line: list[str], log: Path) -> None:
+    """Start a program and kill every process of it with SIGKILL as soon as ``when`` holds."""
+    with Started(line, log) as run:
         run.wait_for(when)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from harness import CLOCKED, Material, must_pretrain, pretrain, scalars, start_and_kill, tags
+from harness import CLOCKED, Material, command, must_pretrain, pretrain, scalars, start_and_kill, tags
 from safetensors.torch import load_file
 
 
@@ -25,7 +25,8 @@ def test_kill_and_resume_is_bitwise(material, tmp_path, config, ranks, precision
     more = (*(("--store", *stores) if stores else ()), "--precision", precision, "--max_steps")
     must_pretrain(ranks, *arguments(material, whole, config), *more, 30)
     mark = broken / "checkpoints" / "step-00000010"
-    start_and_kill(mark.exists, ranks, *arguments(material, broken, config), *more, 100, log=tmp_path / "log")
+    line = command(ranks, *arguments(material, broken, config), *more, 100)
+    start_and_kill(mark.exists, line, log=tmp_path / "log")
     out = must_pretrain(ranks, *arguments(material, broken, config), *more, 30)
     assert "resuming from" in out
     for tag in tags(whole) - CLOCKED:
