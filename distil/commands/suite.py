@@ -2,7 +2,8 @@
 
 Ways, by --ways: plain fine-tunes the model on labels; second fine-tunes it under the teacher, which has been fitted to
 the task with the same seed; direct cuts a student from that fitted teacher, without pretraining. Each run has its
-folder, FOLDER/TASK/LABEL-seedN; the same command goes on where it was, or prints the tables of what is done. Weights of
+folder, FOLDER/TASK/LABEL-seedN, is the run that launch/finetune.py makes with the same numbers, and loses its
+checkpoints when it is finished; the same command goes on where it was, or prints the tables of what is done. Weights of
 the loss are for the ways with a teacher.
 """
 
@@ -23,6 +24,7 @@ FOLDER = f"folder of the tables and of all runs; default: {suite_options.FOLDER}
 
 def add(parser: argparse.ArgumentParser) -> None:
     """The options: those of the suite, and all of launch/finetune.py's but for the task."""
+    parser.epilog = options.LOSSES
     models.add(parser)
     suite = parser.add_argument_group("suite")
     suite.add_argument(

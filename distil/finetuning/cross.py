@@ -136,5 +136,8 @@ class Crossing:
 
 def rows(tasks: Sequence[str], cells: Mapping[str, Mapping[str, float | None]]) -> list[list[str]]:
     """The matrix as a person reads it: a row for each model."""
-    shown = lambda value: "-" if value is None else f"{value:.1f}"
-    return [[f"fitted to {own}", *(shown(cells[own].get(task)) for task in tasks)] for own in tasks if own in cells]
+    found = []
+    for own in (task for task in tasks if task in cells):
+        values = (cells[own].get(task) for task in tasks)
+        found.append([f"fitted to {own}", *("-" if value is None else f"{value:.1f}" for value in values)])
+    return found

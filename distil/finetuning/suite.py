@@ -8,8 +8,9 @@ them finished makes the tables, which are of all finished runs in the folder, wh
 from __future__ import annotations
 
 import gc
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib import metadata
@@ -41,7 +42,8 @@ from distil.rundir import RESULTS, held
 from distil.stopping import StopRequest
 from distil.training import STOP, say
 
-TOTAL = "total_steps"
+TOTAL = "total_steps"  # in the notes of a run: how long its schedule is
+CHECKPOINTS = "checkpoints"  # folder of them within a run
 
 
 def fit(suite: Suite, stop: StopRequest, command: str, out: Path | None) -> None:
@@ -65,8 +67,8 @@ def fit(suite: Suite, stop: StopRequest, command: str, out: Path | None) -> None
         for one in own:
             if one.folder not in done:
                 _make(suite, one, members, placement, ranks, guard)
-        left = ranks.first_does(lambda: [m.folder for m in members if m.folder not in _done(members, same, suite)])
-        if left:
+        done = ranks.first_does(lambda: _done(members, same, suite))
+        if left := [one.folder for one in members if one.folder not in done]:
             say(ranks, f"\n{_listed(left)}; the tables are made once they are there, by the same command")
             return
         _finish(suite, members, placement, ranks, guard, command, out)
@@ -106,9 +108,9 @@ def _placement(suite: Suite, one: Member, ranks: Ranks) -> Placement:
     )
 
 
-def _done(members: Sequence[Member], same: Identities, suite: Suite) -> dict[Path, TaskResults]:
-    """What is finished already, by folder. Raises ConfigError where a folder holds another run."""
-    found = {}
+def _done(members: Sequence[Member], same: Identities, suite: Suite) -> set[Path]:
+    """Folders of runs that are finished. Raises ConfigError where one holds another run."""
+    found = set()
     for one in members:
         if apart := same.apart(one):
             raise ConfigError(
@@ -116,12 +118,12 @@ def _done(members: Sequence[Member], same: Identities, suite: Suite) -> dict[Pat
                 "--output_dir"
             )
         total = one.notes().get(TOTAL) if (one.folder / RESULTS).exists() else None
-        if total is not None and (results := one.results()).step >= min(total, suite.placing.max_steps or total):
-            found[one.folder] = results
+        if total is not None and one.results().step >= min(total, suite.placing.max_steps or total):
+            found.add(one.folder)
     return found
 
 
-def _tell(suite: Suite, members: Sequence[Member], own: Sequence[Member], done: Any, ranks: Ranks) -> None:
+def _tell(suite: Suite, members: Sequence[Member], own: Sequence[Member], done: Collection[Path], ranks: Ranks) -> None:
     """How many runs there are, and of a plan each of them."""
     line = f"  {len(done)} of {len(members)} runs are done in {suite.folder}"
     if suite.only is not None:
@@ -149,9 +151,15 @@ def _make(
     placing = replace(suite.placing, output_dir=str(one.folder))
     job = run.settled(placing, one.numbers, ranks)
     before = ranks.first_does(lambda: (one.folder / RESULTS).exists())
-    run.perform(placing, job, ranks, guard)
+    results = run.perform(placing, job, ranks, guard)
     made = {} if before else made_now(placement, ranks)  # of one that was finished already nothing is known
-    ranks.first_does(lambda: one.note(one.notes() | made | {TOTAL: job.total_steps}))
+
+    def note() -> None:
+        one.note(one.notes() | made | {TOTAL: job.total_steps})
+        if results.step >= job.total_steps:  # nothing goes on from them, and of many runs they fill a disk
+            shutil.rmtree(one.folder / CHECKPOINTS, ignore_errors=True)
+
+    ranks.first_does(note)
     gc.collect()  # its models hang in cycles, and would hold a device's memory beside the next run's
 
 
