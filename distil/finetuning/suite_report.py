@@ -45,7 +45,7 @@ def write(
     keep(suite.folder, numbers, _document(suite, tables, shown, told, commands, made))
     for table in tables if out is not None else ():
         out.mkdir(parents=True, exist_ok=True)
-        table.write(out, "suite" if table is tables[0] else "suite-cross")
+        table.write(out, "suite" if table is tables[0] else "suite_cross")
     below = "".join(f"\n\n{line}" for line in told)
     print("\n" + "\n\n".join(shown) + below, flush=True)
     print(f"\nwritten to {suite.folder / TABLE}, all numbers to {suite.folder / NUMBERS}", flush=True)
