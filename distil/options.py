@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
@@ -129,16 +129,20 @@ class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsH
         super().__init__(prog, max_help_position=36, width=120)
 
 
-def add_group(parser: argparse.ArgumentParser, title: str, group: type, values: Any) -> None:
-    """One option a field; what is not given stays out, so that the recipe's own value is kept."""
+def add_group(
+    parser: argparse.ArgumentParser, title: str, group: type, values: Any, leave_out: Collection[str] = ()
+) -> None:  # fmt: skip
+    """One option a field but those to ``leave_out``; what is not given stays out, and the recipe keeps its own."""
     section = parser.add_argument_group(title)
     for field in dataclasses.fields(group):
+        if field.name in leave_out:
+            continue
         now = getattr(values, field.name)
         kind = str(field.type)
         metavar = field.metadata["metavar"]
         how: dict[str, Any] = {"metavar": metavar or field.name.rsplit("_", 1)[-1].upper()}
         if kind == "bool":
-            how |= {"type": _bool, "metavar": "true|false"}
+            how |= {"type": boolean, "metavar": "true|false"}
         elif kind in ("tuple[int, ...]", "tuple[str, ...]"):
             of = int if kind == "tuple[int, ...]" else str
             how |= {"type": of, "nargs": "+", "metavar": metavar or "N"}
@@ -150,7 +154,7 @@ def add_group(parser: argparse.ArgumentParser, title: str, group: type, values: 
         section.add_argument(f"--{field.name}", default=argparse.SUPPRESS, help=text, **how)
 
 
-def _bool(text: str) -> bool:
+def boolean(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
     return text.lower() == "true"

@@ -16,6 +16,9 @@ killed=128     # codes above it are those of a program that a signal ended
 refused=78     # exit code of a mistake in how the job was submitted
 least=120      # seconds that a piece must have before the signal that ends it, which may come a minute early
 our_word=job    # in a stop file that is ours; a user's is empty
+# The job's name; of an array an element's own, since the number of one of them stands for the whole array.
+job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
+job=${job:-$SLURM_JOB_ID}
 
 # The address at which all nodes reach the first one, and a port of this job's own below those that systems hand out.
 export MASTER_ADDR MASTER_PORT=$((15000 + SLURM_JOB_ID % 15000))
@@ -26,15 +29,15 @@ if ((SLURM_JOB_NUM_NODES > 1)); then
 fi
 
 say() {
-    printf '%s: job %s: %s\n' "$(date '+%F %T')" "$SLURM_JOB_ID" "$*"
+    printf '%s: job %s: %s\n' "$(date '+%F %T')" "$job" "$*"
 }
 
 # Refuse a job that would be told to stop before it can have done anything, and requeue itself for ever.
 check_wall_time() {
-    local margin=$least job ends
+    local margin=$least shown ends
     [[ ! $(<"$0") =~ $'\n#SBATCH --signal=B:USR1@'([0-9]+) ]] || ((margin += BASH_REMATCH[1]))
-    job=$(scontrol --oneliner show job "$SLURM_JOB_ID") || return 0
-    [[ $job =~ \ EndTime=([^ ]+) ]] && ends=$(date -d "${BASH_REMATCH[1]}" +%s 2>/dev/null) || return 0
+    shown=$(scontrol --oneliner show job "$job") || return 0
+    [[ $shown =~ \ EndTime=([^ ]+) ]] && ends=$(date -d "${BASH_REMATCH[1]}" +%s 2>/dev/null) || return 0
     if ((ends - $(date +%s) <= margin)); then
         say "error: the wall time is too short: more than $margin s must be left at the start; sbatch --time" >&2
         exit "$refused"
@@ -62,9 +65,9 @@ run_on_nodes() {
 # Hand the job back to the queue. SLURM then ends this script as it would any job, which is no request of anybody's.
 requeue() {
     trap '' TERM USR1
-    if [[ $(scontrol --oneliner show job "$SLURM_JOB_ID") == *" JobState=CANCELLED"* ]]; then exit "$code"; fi
+    if [[ $(scontrol --oneliner show job "$job") == *" JobState=CANCELLED"* ]]; then exit "$code"; fi
     say "goes on by itself: requeued"
-    scontrol requeue "$SLURM_JOB_ID" || { say "could not be requeued: submit the same command again"; exit "$code"; }
+    scontrol requeue "$job" || { say "could not be requeued: submit the same command again"; exit "$code"; }
     exit 0
 }
 
@@ -80,8 +83,9 @@ value_of() {
     printf '%s\n' "$value"
 }
 
-# newest_checkpoint ARGUMENTS...: its path below the program's --output_dir, or what stays the same without one.
-newest_checkpoint() {
+# how_far ARGUMENTS...: a text that changes when a program has made a step: the path of its newest checkpoint below its
+# --output_dir. A script whose program keeps its steps elsewhere defines it anew.
+how_far() {
     local run found
     run=$(value_of output_dir . "$@")
     found=("$run"/checkpoints/step-*)
@@ -90,9 +94,9 @@ newest_checkpoint() {
 
 # train COMMAND...: a program that saves and leaves with $stopped when a file appears. Removing the file is ours.
 train() {
-    export DISTIL_STOP_FILE="$PWD/${SLURM_JOB_NAME//\//_}-$SLURM_JOB_ID.stop"
+    export DISTIL_STOP_FILE="$PWD/${SLURM_JOB_NAME//\//_}-$job.stop"
     local before by
-    before=$(newest_checkpoint "$@")
+    before=$(how_far "$@")
     check_wall_time
     [[ ! -s $DISTIL_STOP_FILE ]] || rm -f -- "$DISTIL_STOP_FILE" # left by an earlier start that was killed
     trap 'rm -f -- "$DISTIL_STOP_FILE"' EXIT
@@ -108,7 +112,7 @@ train() {
     [[ ! -e $DISTIL_STOP_FILE || -s $DISTIL_STOP_FILE ]] || by=user
     case "$code $by" in
         "$stopped nobody" | "$stopped clock")
-            [[ $(newest_checkpoint "$@") == "$before" ]] || requeue
+            [[ $(how_far "$@") == "$before" ]] || requeue
             say "not requeued, because it has made no step: give it more time (sbatch --time, --max_hours)"
             ;;
         "$stopped user") say "stopped by $DISTIL_STOP_FILE; submit the same command again to go on" ;;

@@ -41,3 +41,25 @@ def test_every_recipe_has_a_folder_of_its_own(script, given, recipe, folder):
     taken = {name: value for name, value in zip(words, words[1:], strict=False) if name.startswith("--")}
     assert taken.get("--recipe", "") == recipe or f"--recipe={recipe}" in words
     assert taken["--output_dir"] == folder
+
+
+@pytest.mark.parametrize(
+    ("given", "folder"), [(["--model", "m"], "runs/suite"), (["--model", "m", "--output_dir=my suite"], "my suite")]
+)
+def test_an_element_of_a_suite_does_its_share(given, folder):
+    """What it would start, and what it takes for progress: anything that any run of the suite has come to."""
+    text = (ROOT / "slurm" / "finetune_glue.sh").read_text()
+    shown = text.replace("\ntrain python", "\nprintf '%s\\n' python") + '\nhow_far "$@"\necho job "$job"\n'
+    array = {"SLURM_ARRAY_JOB_ID": "20", "SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "9"}
+    job = {"SLURM_SUBMIT_DIR": str(ROOT), "SLURM_JOB_ID": "23", "SLURM_JOB_NUM_NODES": "1", **array}
+    result = subprocess.run(
+        ["bash", "-s", "--", *given], input=shown, env=os.environ | job, capture_output=True, text=True, check=True
+    )
+    words = result.stdout.splitlines()
+    assert words[:4] == ["python", "slurm/start_node.py", "launch/evaluate.py", "suite"]
+    started = words[: words.index("m") + len(given) - 1]
+    assert started[-len(given) :] == given and started[started.index("--only") + 1] == "3/9"
+    progress = words[len(started) : -1]
+    assert words[-1] == "job 20_3" and len(progress) == 3
+    if folder != "runs/suite":  # what stands first is a default
+        assert all(path.startswith(f"{folder}/*/*/") for path in progress)

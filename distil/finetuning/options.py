@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,16 +75,16 @@ def numbers_of(given: dict[str, Any]) -> FineTuning:
     return FineTuning(**groups)
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """An option for each number, and for how the run is placed."""
+def add_options(parser: argparse.ArgumentParser, leave_out: Collection[str] = (), folder: str = FOLDER) -> None:
+    """An option for each number but those to ``leave_out``, and for how the run is placed."""
     for title, group in GROUPS.items():
         defaults = {"optimizer": OPTIMIZER, "run": RUN, "loss": {"alpha_task": "see below"}}.get(title, {})
         if title == "loss":
             defaults = {name: "see below" for name in PLAIN}
         shown = {f.name: defaults.get(f.name, f.default) for f in dataclasses.fields(group)}
-        add_group(parser, TITLES.get(title, title), group, argparse.Namespace(**shown))
+        add_group(parser, TITLES.get(title, title), group, argparse.Namespace(**shown), leave_out)
     placing = parser.add_argument_group("placement")
-    add_placing_options(placing, FOLDER)
+    add_placing_options(placing, folder)
 
 
 def split(given: dict[str, Any]) -> tuple[Placing, FineTuning]:

@@ -49,6 +49,11 @@ def finetune(placing: Placing, numbers: FineTuning, stop: StopRequest) -> None:
 
 def run(placing: Placing, numbers: FineTuning, ranks: Ranks, guard: Guard) -> TaskResults | None:
     """One run, or what an earlier one left of it; None where only its plan was asked for."""
+    return perform(placing, settled(placing, numbers, ranks), ranks, guard)
+
+
+def settled(placing: Placing, numbers: FineTuning, ranks: Ranks) -> FineTuningJob:
+    """A run's job; what is decided on the way is told. Raises DataError and ConfigError."""
     precisions = precisions_of(ranks.device)
     placement = ranks.all_do(
         lambda: place(placing.deepspeed, numbers, ranks.world, ranks.device.type, precisions, placing.precision)
@@ -56,8 +61,12 @@ def run(placing: Placing, numbers: FineTuning, ranks: Ranks, guard: Guard) -> Ta
     say(ranks, f"distil {distil.__version__}: {numbers.called}")
     for note in placement.notes:
         say(ranks, f"  {note}")
-    job = settle(numbers, placement, placing.max_steps, ranks)
-    torch.manual_seed(numbers.optimizer.seed)
+    return settle(numbers, placement, placing.max_steps, ranks)
+
+
+def perform(placing: Placing, job: FineTuningJob, ranks: Ranks, guard: Guard) -> TaskResults | None:
+    """A job's run, or what an earlier one left of it; None where only its plan was asked for."""
+    torch.manual_seed(job.numbers.optimizer.seed)
     model, family, teacher, note = ranks.all_do(lambda: load_models(job))
     plan = describe(job, (model, family), teacher, note)
     say(ranks, plan)

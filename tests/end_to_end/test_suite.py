@@ -1,0 +1,189 @@
+"""launch/evaluate.py suite as a user starts it: all ways on two tasks, killed, stopped, gone on with, in shares."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from harness import ROOT, Started, command, environment, make_teacher
+from safetensors.torch import load_file
+from sets import reviews
+
+from distil.exhibit import read_all
+
+PROGRAM = "launch/evaluate.py"
+NUMBERS = {
+    "lr": 3e-3, "epochs": 2, "max_length": 32, "log_every": 1, "save_every": 1, "precision": "fp32", "batch_size": 8,
+    "micro_batch_size": 4,
+}  # fmt: skip
+CLOCKED = {"seconds", "from_step"}
+TASKS = ("sst2", "rotten-tomatoes")
+
+
+def write_tsv(path: Path, count: int, seed: int, column: str) -> None:
+    rows = [f"{text}\t{int(label == 'good')}" for text, label in reviews(count, seed)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([f"{column}\tlabel", *rows]) + "\n")
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory) -> Path:
+    """A random BERT, a smaller one, a task as GLUE's folder has it, and one with a file for each split."""
+    folder = tmp_path_factory.mktemp("suite")
+    make_teacher(folder / "bert")
+    make_teacher(folder / "small", layers=2)
+    write_tsv(folder / "data" / "SST-2" / "train.tsv", 48, 1, "sentence")
+    write_tsv(folder / "data" / "SST-2" / "dev.tsv", 40, 2, "sentence")
+    for seed, (split, count) in enumerate({"train": 48, "validation": 32, "test": 40}.items(), 3):
+        write_tsv(folder / "data" / f"{split}.tsv", count, seed, "text")
+    return folder
+
+
+def words(**given: object) -> list[str]:
+    return [word for name, value in given.items() for word in (f"--{name}", str(value))]
+
+
+def arguments(material: Path, folder: Path, **given: object) -> list[str]:
+    named = {
+        "model": material / "small", "teacher": material / "bert", "data": material / "data", "tasks": ",".join(TASKS),
+        "seeds": 1, "output_dir": folder,
+    } | NUMBERS | given  # fmt: skip
+    return ["suite", *words(**named)]
+
+
+def suite(ranks: int | None, *line: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    line = command(ranks, *line, program=PROGRAM)
+    result = subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=400)
+    assert result.returncode == code, f"{result.args}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
+    return result
+
+
+def results(run: Path) -> dict:
+    return {k: v for k, v in json.loads((run / "results.json").read_text()).items() if k not in CLOCKED}
+
+
+@pytest.fixture(scope="module")
+def whole(material) -> tuple[Path, list[str], str]:
+    """A suite of all ways, killed in its third run and gone on with: folder, command line and what was printed."""
+    out, report = material / "all", material / "report"
+    line = arguments(material, out, ways="plain,second,direct", out=report)
+    third = out / "sst2" / "second-seed1" / "checkpoints" / "step-00000003"
+    with Started(command(None, *line, program=PROGRAM), material / "log") as run:
+        run.wait_for(third.exists)  # and then SIGKILL
+    assert (out / "sst2" / "student-seed1" / "results.json").exists()
+    assert not (third.parents[1] / "results.json").exists() and not (out / "suite.md").exists()
+    before = (out / "sst2" / "teacher-seed1" / "results.json").stat().st_mtime_ns
+    printed = suite(None, *line).stdout
+    assert (out / "sst2" / "teacher-seed1" / "results.json").stat().st_mtime_ns == before
+    return out, line, printed
+
+
+def test_killed_and_gone_on_with_its_runs_are_what_finetune_makes(material, whole, tmp_path):
+    out, _, printed = whole
+    assert "  2 of 8 runs are done in" in printed and "run 1 of 8" not in printed and "run 2 of 8" not in printed
+    assert "run 3 of 8: sst2, second, seed 1" in printed and "resuming from" in printed
+    assert "cut" not in printed.partition("run 4 of 8")[0] and "layers 0 3 of the teacher" in printed
+    teacher = out / "sst2" / "teacher-seed1" / "model"
+    given = {"task": "sst2", "data": material / "data", "model": material / "small", "teacher": teacher} | NUMBERS
+    line = command(None, *words(**given, output_dir=tmp_path / "run"), program="launch/finetune.py")
+    subprocess.run(line, cwd=ROOT, env=environment(), check=True, capture_output=True, timeout=240)
+    member = out / "sst2" / "second-seed1"
+    assert results(member) == results(tmp_path / "run")
+    ours, theirs = (load_file(run / "model" / "model.safetensors") for run in (member, tmp_path / "run"))
+    assert ours.keys() == theirs.keys() and all(ours[name].equal(theirs[name]) for name in ours)
+    assert (tmp_path / "run" / "checkpoints").exists() and not (member / "checkpoints").exists()
+
+
+def test_the_table_is_in_the_terminal_the_folder_and_the_report(material, whole):
+    out, line, printed = whole
+    numbers = json.loads((out / "suite.json").read_text())
+    table = {entry["label"]: entry for entry in numbers["table"]}
+    assert list(table) == ["teacher", "student", "second", "direct"] and numbers["warnings"] == []
+    for label, entry in table.items():
+        scores = [results(out / task / f"{label}-seed1")["score"] for task in TASKS]
+        assert [entry["tasks"][task]["median"] for task in TASKS] == scores and entry["macro"] == np.mean(scores)
+        assert entry["kept"] == pytest.approx(entry["macro"] / table["teacher"]["macro"])
+    assert [(run["task"], run["label"], run["seed"]) for run in numbers["runs"]][:2] == [
+        ("sst2", "teacher", 1), ("sst2", "student", 1)
+    ]  # fmt: skip
+    document = (out / "suite.md").read_text(encoding="utf-8")
+    for text in ("| student, distilled twice ", "| kept of the teacher ", "| paper: BERT-base ", "| fitted to sst2 "):
+        assert text in document and text in printed
+    assert "8 of 8 runs, " in document and "1 rank(s), fp32" in document
+    shown = read_all(material / "report")
+    assert list(shown) == ["suite", "suite_cross"] and shown["suite"].command in document
+    assert shown["suite"].columns[1:4] == ("macro-score", *TASKS)
+
+
+def test_the_matrix_is_what_transformers_say_of_the_other_tasks_text(material, whole):
+    out, _, _ = whole
+    cells = json.loads((out / "suite.json").read_text())["cross"]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(material / "small")
+    texts = {"sst2": material / "data" / "SST-2" / "dev.tsv", "rotten-tomatoes": material / "data" / "test.tsv"}
+    for own in TASKS:
+        folder = out / own / "student-seed1" / "model"
+        model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+        for other, path in texts.items():
+            rows = [line.split("\t") for line in path.read_text().splitlines()[1:]]
+            inputs = tokenizer([text for text, _ in rows], padding=True, return_tensors="pt")
+            with torch.no_grad():
+                says = model(**inputs).logits.argmax(-1).tolist()
+            assert cells[own][other] == pytest.approx(
+                100 * np.mean([i == int(label) for i, (_, label) in zip(says, rows, strict=True)])
+            )
+    kept = json.loads((out / "sst2" / "student-seed1" / "cross.json").read_text())
+    assert set(kept["scores"]) == set(TASKS)
+
+
+def test_again_it_prints_the_same_tables_and_makes_nothing(whole):
+    out, line, printed = whole
+    files = {path: path.stat().st_mtime_ns for path in out.glob("*/*/*.json")}
+    again = suite(None, *line).stdout
+    assert "8 of 8 runs are done in" in again and "run 1 of" not in again
+    assert again[again.index("| macro") :] == printed[printed.index("| macro") :]
+    assert files == {path: path.stat().st_mtime_ns for path in out.glob("*/*/*.json")}
+
+
+def test_shares_make_the_whole_and_a_stop_ends_one(material, tmp_path):
+    out = tmp_path / "shares"
+    out.mkdir()
+    (out / "stop-0").touch()
+    line = arguments(material, out, seeds=2, steps=3)
+    stopped = suite(None, *line, "--only", "0/2", code=75)
+    assert f"stopped: {out / 'stop-0'} is there" in stopped.stdout and list(out.iterdir()) == []
+    first = suite(None, *line, "--only", "0/2").stdout
+    assert "share 0 of 2: 4 runs, 4 to be made" in first and "4 runs are missing: " in first
+    assert not (out / "suite.md").exists()
+    assert {path.name for path in out.glob("*/*")} == {"teacher-seed1", "student-seed1"}
+    second = suite(2, *line, "--only", "1/2").stdout  # the launcher puts a word of its own before the command's name
+    assert "share 1 of 2: 4 runs, 4 to be made" in second and second.count("| macro-score") == 1
+    assert "warning: runs are not made alike: ranks 1, but ranks 2: " in second
+    assert "local_rank" not in (out / "suite.md").read_text(encoding="utf-8")
+    # A smaller command takes nothing away, and other numbers are another suite.
+    smaller = suite(None, *arguments(material, out, seeds=1, steps=3, tasks="sst2"), "--only", "1/2").stdout
+    assert "share 1 of 2: 0 runs, 0 to be made" in smaller and " \u00b1 " in smaller
+    assert "rotten-tomatoes" in smaller.partition("| teacher")[0] and "over 2 seeds" in smaller
+    refused = suite(None, *arguments(material, out, seeds=1, steps=4), code=78)
+    assert "holds another run (fine-tuning.optimizer.steps: 3 there, 4 here)" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"tasks": "sst2,garden"}, "no task garden"),
+        ({"ways": "twice"}, "no way twice"),
+        ({"only": "2/2"}, "only is 2/2"),
+        ({"seeds": 0}, "seeds is 0"),
+        ({"lrr": 1}, "unrecognized arguments: --lrr 1"),
+        ({"output_dir": "distil"}, "holds __init__.py, which is no suite's"),
+    ],
+)
+def test_a_mistake_ends_with_one_line_and_its_code(material, tmp_path, given, said):
+    result = suite(None, *arguments(material, tmp_path / "out", **given), code=78)
+    assert result.stdout == "" and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    assert said in result.stderr and not (tmp_path / "out").exists()
