@@ -137,18 +137,38 @@ def test_what_refuses_early_needs_the_standard_library_alone(name):
     assert outside(f"distil.{name}") <= sys.stdlib_module_names
 
 
-COMMANDS = ("launch.evaluate", "distil.commands.guess", "distil.commands.models", "distil.commands.speed")
+COMMANDS = (
+    "launch.evaluate",
+    "distil.commands.guess",
+    "distil.commands.models",
+    "distil.commands.speed",
+    "distil.commands.suite",
+)
 
 
 def test_programs_load_heavy_libraries_late():
-    programs = ("launch.pretrain", "launch.binarize", "launch.doctor", "launch.run", "launch.ablate", "launch.report")
+    programs = (
+        "launch.pretrain",
+        "launch.binarize",
+        "launch.doctor",
+        "launch.run",
+        "launch.ablate",
+        "launch.report",
+        "launch.finetune",
+    )
     for name in (*programs, *COMMANDS):
         top = {
             i for node in sources()[name].body for i in imported(node) if isinstance(node, ast.Import | ast.ImportFrom)
         }
         ours = {i for i in top if i in sources()} - {"distil"}
         light = {"config", "errors", "hosts", "options", "placement", "remote", "stopping", "variants"}
-        light |= {"commands", "folder", *(command.removeprefix("distil.") for command in COMMANDS)}
+        light |= {
+            "commands",
+            "finetuning.options",
+            "finetuning.suite_options",
+            "folder",
+            *(command.removeprefix("distil.") for command in COMMANDS),
+        }
         assert ours <= {f"distil.{module}" for module in light}, name
         assert {i.split(".")[0] for i in top} <= {"distil", *sys.stdlib_module_names}, name
 
