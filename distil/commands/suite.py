@@ -1,10 +1,11 @@
 """``evaluate.py suite``: a model fine-tuned on tasks, with several seeds, beside its teacher, as the paper's Table 1.
 
 Ways, by --ways: plain fine-tunes the model on labels; second fine-tunes it under the teacher, which has been fitted to
-the task with the same seed; direct cuts a student from that fitted teacher, without pretraining. Each run has its
-folder, FOLDER/TASK/LABEL-seedN, is the run that launch/finetune.py makes with the same numbers, and loses its
-checkpoints when it is finished; the same command goes on where it was, or prints the tables of what is done. Weights of
-the loss are for the ways with a teacher.
+the task with the same seed; direct cuts a student from that fitted teacher, without pretraining: of the model's family
+and depth, unless --student, --student_depth or --student_layers say otherwise. Each run has its folder,
+FOLDER/TASK/LABEL-seedN, is the run that launch/finetune.py makes with the same numbers, and loses its checkpoints when
+it is finished; the same command goes on where it was, or prints the tables of what is done. Weights of the loss are for
+the ways with a teacher.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ def run(chosen: argparse.Namespace, command: str) -> None:
     """Make the runs, and the tables once all are there. Raises ConfigError, DataError, RunError and Stopped."""
     models.check(chosen)
     if chosen.run:
-        named = dict(models.named(chosen))
-        chosen.model, chosen.teacher = named["student"], named["teacher"]
+        *teacher, (_, chosen.model) = models.named(chosen)
+        chosen.teacher = teacher[0][1] if teacher else None
     names = ("command", "run", "out", "local_rank")
     asked = suite_options.suite_of({name: value for name, value in vars(chosen).items() if name not in names})
     placement.read_ds_config(asked.placing.deepspeed)

@@ -34,6 +34,7 @@ from distil.finetuning.suite_folder import (
 )  # fmt: skip
 from distil.finetuning.suite_options import DIRECT, SECOND, STUDENT, Suite
 from distil.guard import Guard, together
+from distil.machine import device_name, machine
 from distil.models.families import family_of
 from distil.models.loading import load_config
 from distil.monitor import git_revision
@@ -167,7 +168,7 @@ def made_now(placement: Placement, ranks: Ranks) -> dict[str, Any]:
     """When, where and with what a run is made that is made now."""
     device = ranks.device
     return {
-        "date": time.strftime("%F"), "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+        "date": time.strftime("%F"), "machine": machine(device), "device": device_name(device),
         "ranks": ranks.world, "precision": placement.precision, "ds_config": placement.path,
         "torch": torch.__version__, "deepspeed": metadata.version("deepspeed"), "git": git_revision(),
     }  # fmt: skip

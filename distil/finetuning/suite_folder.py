@@ -17,11 +17,11 @@ from distil.data.tokenizer import fingerprint, load_tokenizer
 from distil.errors import ConfigError, DataError
 from distil.finetuning.options import FineTuning
 from distil.finetuning.results import TaskResults
-from distil.finetuning.suite_options import EXPORT, LABELS, TEACHER, Suite
+from distil.finetuning.suite_options import LABELS, TEACHER, Suite
 from distil.folder import write_whole
 from distil.identity import difference
 from distil.models.loading import load_config, weights_fingerprint
-from distil.rundir import LOCK, RESULTS, RUN, unused
+from distil.rundir import LOCK, MODEL, RESULTS, RUN, unused
 from distil.tasks import catalogue
 from distil.tasks.task import Task
 from distil.training import STOP
@@ -53,7 +53,7 @@ class Member:
     @property
     def export(self) -> Path:
         """Folder of its fitted model."""
-        return self.folder / EXPORT
+        return self.folder / MODEL
 
     @property
     def title(self) -> str:
@@ -139,7 +139,7 @@ class Identities:
         """Fingerprints of a model's weights and of its tokenizer; of one that is given they are taken once."""
         if name not in self._models:
             prints = weights_fingerprint(name, load_config(name)), fingerprint(load_tokenizer(name))
-            if Path(name).name == EXPORT:
+            if Path(name).name == MODEL:
                 return prints
             self._models[name] = prints
         return self._models[name]

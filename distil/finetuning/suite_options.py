@@ -13,6 +13,7 @@ from distil.fields import nearest
 from distil.finetuning.options import OPTIMIZER, FineTuning, numbers_of
 from distil.folder import standing
 from distil.options import Placing
+from distil.rundir import MODEL
 from distil.tasks import catalogue
 from distil.tasks.tables import TaskLoss, TaskModel
 from distil.tasks.task import Task
@@ -22,7 +23,6 @@ LABELS = (TEACHER, STUDENT, SECOND, DIRECT)  # in the order in which they are tr
 WAYS = {"plain": STUDENT, "second": SECOND, "direct": DIRECT}
 TAUGHT = (SECOND, DIRECT)
 FOLDER = "runs/suite"
-EXPORT = "model"  # folder of the fitted model within a run
 _OF_LOSS = {f.name for f in dataclasses.fields(TaskLoss)}
 _OF_CUT = {f.name for f in dataclasses.fields(TaskModel)} - {"model", "teacher"}
 _SHAPES = ("student_depth", "student_layers")
@@ -61,7 +61,7 @@ class Suite:
         """The numbers of one run: those that launch/finetune.py would have. Raises ConfigError."""
         models = {TEACHER: {"model": self.teacher}, DIRECT: dict(self.cut)}.get(label, {"model": self.model})
         if label in TAUGHT:
-            models |= {"teacher": str(self.member_folder(task, TEACHER, seed) / EXPORT), **self.loss}
+            models |= {"teacher": str(self.member_folder(task, TEACHER, seed) / MODEL), **self.loss}
         return numbers_of({**self.given, **models, "task": task.name, "seed": seed})
 
     def pairs(self) -> list[tuple[Task, int]]:

@@ -120,8 +120,9 @@ def _made(made: Mapping[Member, Mapping[str, Any]]) -> list[str]:
 def _how(made: Mapping[str, Any]) -> str:
     if "precision" not in made:
         return "how and when they were made is not recorded"
-    of = {key: made.get(key, "?") for key in ("device", "ranks", "precision", "ds_config", "torch", "deepspeed", "git")}
+    keys = ("machine", "ranks", "precision", "ds_config", "torch", "deepspeed", "git")
+    of = {key: made.get(key, "?") for key in keys}
     return (
-        f"{of['device']}; {of['ranks']} rank(s), {of['precision']}, {of['ds_config']}; torch {of['torch']}, "
+        f"{of['machine']}; {of['ranks']} rank(s), {of['precision']}, {of['ds_config']}; torch {of['torch']}, "
         f"DeepSpeed {of['deepspeed']}, git {of['git']}"
     )

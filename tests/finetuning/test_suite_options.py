@@ -7,10 +7,9 @@ import itertools
 import pytest
 
 from distil.errors import ConfigError
-from distil.finetuning import run
 from distil.finetuning.options import DIRECT as OF_DIRECT
 from distil.finetuning.options import PLAIN, SECOND
-from distil.finetuning.suite_options import EXPORT, Suite, suite_of
+from distil.finetuning.suite_options import Suite, suite_of
 from distil.tasks.catalogue import GLUE
 
 
@@ -68,10 +67,6 @@ def test_weights_are_those_of_the_ways_with_a_teacher():
     assert asked.numbers(task, "student", 1).loss.alpha_ce == 0
     loss = asked.numbers(task, "second", 1).loss
     assert (loss.alpha_ce, loss.temperature) == (0.9, 4)
-
-
-def test_a_runs_model_lies_where_the_next_one_looks_for_its_teacher():
-    assert EXPORT == run.MODEL
 
 
 @pytest.mark.parametrize(
