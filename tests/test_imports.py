@@ -147,28 +147,15 @@ COMMANDS = (
 
 
 def test_programs_load_heavy_libraries_late():
-    programs = (
-        "launch.pretrain",
-        "launch.binarize",
-        "launch.doctor",
-        "launch.run",
-        "launch.ablate",
-        "launch.report",
-        "launch.finetune",
-    )
-    for name in (*programs, *COMMANDS):
+    programs = ("pretrain", "binarize", "doctor", "run", "ablate", "report", "finetune")
+    for name in (*(f"launch.{program}" for program in programs), *COMMANDS):
         top = {
             i for node in sources()[name].body for i in imported(node) if isinstance(node, ast.Import | ast.ImportFrom)
         }
         ours = {i for i in top if i in sources()} - {"distil"}
         light = {"config", "errors", "hosts", "options", "placement", "remote", "stopping", "variants"}
-        light |= {
-            "commands",
-            "finetuning.options",
-            "finetuning.suite_options",
-            "folder",
-            *(command.removeprefix("distil.") for command in COMMANDS),
-        }
+        light |= {"commands", "finetuning", "finetuning.options", "finetuning.suite_options", "folder"}
+        light |= {command.removeprefix("distil.") for command in COMMANDS}
         assert ours <= {f"distil.{module}" for module in light}, name
         assert {i.split(".")[0] for i in top} <= {"distil", *sys.stdlib_module_names}, name
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from distil.errors import DataError
 from distil.folder import write_whole
-from distil.results import aligned
+from distil.markdown import aligned
 from distil.rundir import RESULTS
 from distil.tasks.metrics import mean_percent
 
