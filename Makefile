@@ -15,7 +15,10 @@ run: $(READY)  ## distil the quickstart: a real teacher on real text, in minutes
 
 RUN ?= runs/quickstart
 report: $(READY)  ## one page of what make run came to, or of RUN=FOLDER, shown in a browser where there is a display
-	@PATH="$(BIN):$$PATH" python launch/report.py $(RUN) --open
+	@PATH="$(BIN):$$PATH"; export PATH; \
+	  if [ -d $(RUN)/student ] && [ ! -e $(RUN)/evaluations/guess.json ]; then \
+	    python launch/evaluate.py guess --run $(RUN) --top 10; fi; \
+	  python launch/report.py $(RUN) --open
 
 test: $(READY)  ## the tests, in minutes; those that kill and stop whole jobs are the next two
 	@PATH="$(BIN):$$PATH" python -m pytest --durations=10 -m "not (faults or slurm or multihost)"

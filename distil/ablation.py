@@ -17,6 +17,7 @@ from distil.engine.ranks import Ranks
 from distil.errors import ConfigError, DataError
 from distil.guard import Guard, together
 from distil.job import Job
+from distil.made import made_now
 from distil.members import (
     MADE,
     NUMBERS,
@@ -31,7 +32,7 @@ from distil.members import (
     refuse_strangers,
 )  # fmt: skip
 from distil.pretrain import introduce, run, say_loss_path, settled
-from distil.provenance import document, made_now, unlike
+from distil.provenance import document, unlike
 from distil.results import Results
 from distil.rundir import RESULTS, finished
 from distil.stopping import StopRequest
@@ -126,7 +127,7 @@ def _warnings(
     folder: Path, members: Sequence[Member], done: Collection[str], job: Job, ranks: Ranks
 ) -> list[str]:  # fmt: skip
     """Of runs that would be compared though made otherwise: what is done as it was made, the rest as it would be."""
-    now = made_now(job, ranks)
+    now = made_now(job.placement, ranks)
     made = read_numbers(folder).get(MADE, {}) | {m.folder.name: now for m in members if m.folder.name not in done}
     return unlike([(one.variant.name, one.seed) for one in members], made)
 
@@ -139,7 +140,7 @@ def _train(
 
     def note() -> None:  # how it was made stays with it: another may be made elsewhere
         numbers = _with_command(read_numbers(one.folder.parent), command)
-        numbers.setdefault(MADE, {})[one.folder.name] = made_now(job, ranks)
+        numbers.setdefault(MADE, {})[one.folder.name] = made_now(job.placement, ranks)
         keep(one.folder.parent, numbers)
 
     ranks.first_does(note)

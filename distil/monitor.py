@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -109,16 +108,3 @@ def peak_memory_gib(device: torch.device) -> float:
 def perplexity(nll: float) -> float:
     """exp of a mean negative log-likelihood in nats, infinite where it overflows."""
     return math.exp(nll) if nll < 700 else math.inf
-
-
-def git_revision() -> str:
-    """Revision of the checkout this code runs from, with a + where files differ from it; 'unknown' outside git."""
-    where = Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=where, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"

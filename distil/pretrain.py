@@ -23,10 +23,10 @@ from distil.export import export_student, write_card
 from distil.guard import Guard, together
 from distil.job import Job, settle
 from distil.kernels.paths import path_for
+from distil.made import versions
 from distil.models.constants import in_precision
 from distil.models.distiller import Distiller
 from distil.models.student import Student
-from distil.monitor import git_revision
 from distil.options import DEFAULT_RECIPE, Options
 from distil.placement import place
 from distil.prepare import FROM_RECIPE, fitted, prepare_stores, sample_encoder, with_stores_found
@@ -143,7 +143,7 @@ def _train(job: Job, folder: Path, ranks: Ranks, guard: Guard, told: bool) -> Re
         say_loss_path(ranks)
     student, module = _build(job, ranks, lambda: claim(folder, job))
     trained = train(
-        Distillation(job), job, module, student, placement, folder, ranks, guard, _texts(job)
+        Distillation(job), job, module, student, placement, folder, ranks, guard, _texts(job, ranks.device)
     )  # fmt: skip
     at = trained.position
 
@@ -196,11 +196,11 @@ def _notes(job: Job, student: Student) -> Iterator[str]:
             yield f"{fate}: {', '.join(name.removeprefix('layer.') for name in parts)}"
 
 
-def _texts(job: Job) -> dict[str, Any]:
+def _texts(job: Job, device: torch.device) -> dict[str, Any]:
     placement = {"path": job.placement.path, "ranks": job.placement.ranks, "config": job.placement.config}
     return {
         "recipe": {"name": job.recipe.name, **job.recipe.mathematics(), "run": asdict(job.recipe.run)},
         "ds_config": placement,
-        "versions": {"git": git_revision(), "distil": distil.__version__, "torch": torch.__version__},
+        "versions": versions(device),
         "plan": describe(job),
     }

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import metadata
 from typing import Any
 
-import torch
-
-from distil.engine.ranks import Ranks
-from distil.job import Job
-from distil.machine import device_name, machine
+from distil.made import COMPARED
 from distil.members import MADE
-from distil.monitor import git_revision
 from distil.variants import WHOLE
 from distil.variation import Line, table
 
 How = Mapping[str, Any]  # how a run was made, as ``made_now`` has it
-COMPARED = ("precision", "ranks", "device")  # of two runs that are compared, these had better be the same
-
-
-def made_now(job: Job, ranks: Ranks) -> dict[str, Any]:
-    """When, where and with what a run is made that is made now."""
-    return {
-        "date": time.strftime("%F"), "machine": machine(ranks.device), "device": device_name(ranks.device),
-        "ranks": ranks.world, "precision": job.placement.precision, "ds_config": job.placement.path,
-        "torch": torch.__version__, "deepspeed": metadata.version("deepspeed"), "git": git_revision(),
-    }  # fmt: skip
 
 
 def document(lines: Sequence[Line], numbers: Mapping[str, Any], warnings: Sequence[str]) -> str:

@@ -25,7 +25,7 @@ LEVELS = [
     ["tasks"],
     ["models", "variants"],
     ["evaluation", "engine", "monitor", "export", "prepare"],
-    ["checkpoint", "guard", "workload"],
+    ["checkpoint", "guard", "made", "workload"],
     ["job", "trainer"],
     ["results", "doctor", "summary", "distillation", "training"],
     ["variation"],

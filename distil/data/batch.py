@@ -21,8 +21,24 @@ HELDOUT_BUDGET = 4096
 HELDOUT_MASKING = {"fraction": 0.15, "smoothing": 0.0, "mask_share": 0.8, "keep_share": 0.1}
 
 
+class TensorBatch:
+    """A dataclass of tensors, and of what else describes them."""
+
+    def to(self, device: torch.device) -> Self:
+        """The same batch on a device; from pinned memory the host does not wait for the copy."""
+        return self._with(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> Self:
+        """The same batch in memory that a GPU can copy from by itself."""
+        return self._with(Tensor.pin_memory)
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> Self:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return type(self)(**{n: change(v) if isinstance(v, Tensor) else v for n, v in values.items()})
+
+
 @dataclass(frozen=True)
-class PackedBatch:
+class PackedBatch(TensorBatch):
     """B sequences of N tokens in all, end to end, of which M are to be predicted.
 
     ``input_ids_N``, ``labels_N`` (-100 where nothing is predicted), ``predicted_rows_M`` (where something is) and
@@ -44,18 +60,6 @@ class PackedBatch:
         positions = np.arange(len(input_ids_N), dtype=np.int64) - np.repeat(cu_seqlens[:-1].astype(np.int64), lengths_B)
         arrays = (input_ids_N, labels_N, np.flatnonzero(labels_N != IGNORED), positions, cu_seqlens)
         return cls(*(torch.from_numpy(array) for array in arrays), longest=int(lengths_B.max()))
-
-    def to(self, device: torch.device) -> Self:
-        """The same batch on a device; from pinned memory the host does not wait for the copy."""
-        return self._with(lambda tensor: tensor.to(device, non_blocking=True))
-
-    def pinned(self) -> Self:
-        """The same batch in memory that a GPU can copy from by itself."""
-        return self._with(Tensor.pin_memory)
-
-    def _with(self, change: Callable[[Tensor], Tensor]) -> Self:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return type(self)(**{n: change(v) if isinstance(v, Tensor) else v for n, v in values.items()})
 
 
 class Batcher:

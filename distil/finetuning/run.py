@@ -23,6 +23,7 @@ from distil.finetuning.plan import describe
 from distil.finetuning.results import TaskResults
 from distil.finetuning.workload import FineTuningWork, Teacher
 from distil.guard import Guard, together
+from distil.made import versions
 from distil.models.constants import in_precision
 from distil.models.family import Family
 from distil.models.shape import shape_of
@@ -30,7 +31,6 @@ from distil.models.student import make_task_student
 from distil.models.task_distiller import TaskDistiller
 from distil.models.task_heads import task_family
 from distil.models.task_loading import load_fitted_model, load_task_model
-from distil.monitor import git_revision
 from distil.options import Placing
 from distil.placement import place
 from distil.rundir import MODEL, check, claim, finished, free_folder, held
@@ -125,7 +125,7 @@ def _train(
     if teacher is not None:
         in_precision(teacher[0], DTYPES[placement.precision]).to(ranks.device)
     work = FineTuningWork(job, teacher)
-    trained = train(work, job, module, model, placement, folder, ranks, guard, _texts(job, plan))
+    trained = train(work, job, module, model, placement, folder, ranks, guard, _texts(job, plan, ranks.device))
     at = trained.position
 
     def finish() -> TaskResults:
@@ -162,11 +162,11 @@ def _parameters(model: transformers.PreTrainedModel) -> int:
     return sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
 
 
-def _texts(job: FineTuningJob, plan: str) -> dict[str, Any]:
+def _texts(job: FineTuningJob, plan: str, device: torch.device) -> dict[str, Any]:
     placement = {"path": job.placement.path, "ranks": job.placement.ranks, "config": job.placement.config}
     return {
         "recipe": {"name": job.name, "models": asdict(job.numbers.start), **job.identity()},
         "ds_config": placement,
-        "versions": {"git": git_revision(), "distil": distil.__version__, "torch": torch.__version__},
+        "versions": versions(device),
         "plan": plan,
     }

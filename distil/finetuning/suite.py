@@ -9,15 +9,10 @@ from __future__ import annotations
 
 import gc
 import shutil
-import time
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from distil.data.tokenizer import fingerprint, load_tokenizer
 from distil.engine.device import precisions_of
@@ -34,10 +29,9 @@ from distil.finetuning.suite_folder import (
 )  # fmt: skip
 from distil.finetuning.suite_options import DIRECT, SECOND, STUDENT, Suite
 from distil.guard import Guard, together
-from distil.machine import device_name, machine
+from distil.made import made_now
 from distil.models.families import family_of
 from distil.models.loading import load_config
-from distil.monitor import git_revision
 from distil.placement import Placement, place
 from distil.rundir import RESULTS, held
 from distil.stopping import StopRequest
@@ -162,16 +156,6 @@ def _make(
 
     ranks.first_does(note)
     gc.collect()  # its models hang in cycles, and would hold a device's memory beside the next run's
-
-
-def made_now(placement: Placement, ranks: Ranks) -> dict[str, Any]:
-    """When, where and with what a run is made that is made now."""
-    device = ranks.device
-    return {
-        "date": time.strftime("%F"), "machine": machine(device), "device": device_name(device),
-        "ranks": ranks.world, "precision": placement.precision, "ds_config": placement.path,
-        "torch": torch.__version__, "deepspeed": metadata.version("deepspeed"), "git": git_revision(),
-    }  # fmt: skip
 
 
 def _finish(

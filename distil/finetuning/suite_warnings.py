@@ -7,8 +7,7 @@ from typing import Any
 
 from distil.finetuning.results import TaskResults
 from distil.finetuning.suite_folder import Member, seeds_in_words
-
-COMPARED = ("precision", "ranks", "device")  # in how two runs were made, these had better be the same
+from distil.made import COMPARED
 
 
 def warnings(runs: Mapping[Member, TaskResults], made: Mapping[Member, Mapping[str, Any]]) -> list[str]:

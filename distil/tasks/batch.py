@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from distil.data.batch import TensorBatch
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Features:
 
 
 @dataclass(frozen=True)
-class TaskBatch:
+class TaskBatch(TensorBatch):
     """B sequences of N tokens in all, end to end.
 
     ``input_ids_N``, ``token_types_N`` and ``position_ids_N`` are int64; ``cu_seqlens_B1`` is int32, the offset at which
@@ -75,15 +77,3 @@ class TaskBatch:
             features.labels[numbers],
         )
         return cls(*(torch.from_numpy(array) for array in arrays), longest=int(lengths_B.max()))
-
-    def to(self, device: torch.device) -> Self:
-        """The same batch on a device; from pinned memory the host does not wait for the copy."""
-        return self._with(lambda tensor: tensor.to(device, non_blocking=True))
-
-    def pinned(self) -> Self:
-        """The same batch in memory that a GPU can copy from by itself."""
-        return self._with(Tensor.pin_memory)
-
-    def _with(self, change: Callable[[Tensor], Tensor]) -> Self:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return type(self)(**{n: change(v) if isinstance(v, Tensor) else v for n, v in values.items()})
