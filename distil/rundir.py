@@ -106,7 +106,7 @@ def finished(folder: Path, job: Job) -> bool:
     path = folder / RESULTS
     if not path.exists():
         return False
-    step = _read(path).get("step")
+    step = _read(path, "remove it to measure again").get("step")
     if type(step) is not int:
         raise DataError(f"{path} cannot be read (it has no step); remove it to measure again")
     return step >= job.stop_step
@@ -136,11 +136,11 @@ def _apart(folder: Path, job: Job) -> str:
     return difference(completed(_read(folder / RUN), now), now)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, remedy: str = "is the folder a run of ours?") -> dict[str, Any]:
     try:
         values = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}); is the folder a run of ours?") from error
+        raise DataError(f"{path} cannot be read ({error}); {remedy}") from error
     if not isinstance(values, dict):
-        raise DataError(f"{path} cannot be read (it is no JSON object); is the folder a run of ours?")
+        raise DataError(f"{path} cannot be read (it is no JSON object); {remedy}")
     return values

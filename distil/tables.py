@@ -17,8 +17,7 @@ from distil.fields import option, require
 
 _WEIGHTED = re.compile(r"(.+):(\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+)")
 _PAIR = re.compile(r"\d+:\d+")
-SAME = "same"  # a student of its teacher's family
-TEACHER, RANDOM = "teacher", "random"
+SAME, TEACHER, RANDOM = "same", "teacher", "random"  # the first: a student of its teacher's family
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import NoReturn
 
 import torch
 
@@ -25,7 +26,8 @@ from distil.workload import Workload
 class Trainer:
     """Trains from a position to the workload's last step, reporting and saving on the way.
 
-    ``health`` judges the steps, ``stop`` may ask to end early, ``heartbeat`` is told of every micro-batch.
+    ``health`` judges the steps, ``stop`` may ask to end early, ``heartbeat`` is told of every micro-batch. It has spent
+    so many seconds ``evaluating``.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Trainer:
         self._checkpoints, self._monitor, self._at = checkpoints, monitor, position
         self._health, self._stop, self._heartbeat = health, stop, heartbeat
         self._feed = Feed(work.batch, self._numbers(), ranks.device)
+        self.evaluating = 0.0
         self._start_clock()
 
     def train(self) -> Position:
@@ -70,6 +73,8 @@ class Trainer:
             # Amid bad steps nothing is worth the place of an older checkpoint.
             if (run.save_every and step % run.save_every == 0 and not self._health.in_doubt) or step == last:
                 self._save()
+        with self._heartbeat.patient():
+            self._checkpoints.finish()  # an evaluation may take long, or fail
         self._evaluate()  # also where an earlier process was stopped before it had
 
     def _between_steps(self) -> None:
@@ -77,16 +82,25 @@ class Trainer:
         code, at_work, failed = self._ranks.most((self._stop.asked(self._ranks.first), *self._checkpoints.flags()))
         self._checkpoints.go_on(at_work, failed)
         if code:
-            why = next(why for why in self._ranks.gather(self._stop.why) if why is not None)
-            with self._heartbeat.patient():
+            self._stop_here(code)
+
+    def _between_batches(self) -> None:
+        """What all ranks agree on after a batch of an evaluation: to stop."""
+        self._heartbeat.moved()
+        if code := self._ranks.most([self._stop.asked(self._ranks.first)])[0]:
+            self._stop_here(code)
+
+    def _stop_here(self, code: int) -> NoReturn:
+        why = next(why for why in self._ranks.gather(self._stop.why) if why is not None)
+        with self._heartbeat.patient():
+            self._checkpoints.finish()
+            if self._checkpoints.newest != self._at and self._at.step:
+                self._save()
                 self._checkpoints.finish()
-                if self._checkpoints.newest != self._at and self._at.step:
-                    self._save()
-                    self._checkpoints.finish()
-            if self._ranks.first:
-                self._stop.obeyed()
-            where = f"saved at step {self._at.step}" if self._at.step else "before the first step"
-            raise Stopped(f"{why}; {where}, the same command resumes", code)
+        if self._ranks.first:
+            self._stop.obeyed()
+        where = f"saved at step {self._at.step}" if self._at.step else "before the first step"
+        raise Stopped(f"{why}; {where}, the same command resumes", code)
 
     def _save(self) -> None:
         self._monitor.flush()
@@ -179,10 +193,12 @@ class Trainer:
 
     def _evaluate(self) -> None:
         """Figures of the model as it stands."""
-        values = self._work.evaluate(self._engine, self._ranks, self._heartbeat.moved)
+        began = time.perf_counter()
+        values = self._work.evaluate(self._engine, self._ranks, self._between_batches)
         if values:
             self._monitor.scalars(values, self._at.step, self._at.tokens)
             self._start_clock()
+        self.evaluating += time.perf_counter() - began
 
 
 def _clock(seconds: float) -> str:

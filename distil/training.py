@@ -27,7 +27,7 @@ STOP = "stop"  # a file of this name in a run's folder stops it
 
 
 class Trained(NamedTuple):
-    """Where training ended, and where this process began it, how long that took, evaluations included.
+    """Where training ended, and where this process began it, and the seconds that took, without evaluations.
 
     ``parameters`` are the fp32 parameters of what is kept, by name, on the CPU, and on rank 0 alone.
     """
@@ -67,7 +67,7 @@ def train(
         at = trainer.train()
     finally:
         monitor.close()
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - began - trainer.evaluating
     parameters = {name: value for name, value in engine.fp32_parameters(model) if ranks.first}
     engine.close()
     return Trained(at, first_step, seconds, parameters)

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
-import torch
-
+from distil.data.batch import TensorBatch
 from distil.engine.ranks import Ranks
 from distil.engine.wrapped import Engine
 from distil.tables import Optimizer, Run
-
-
-class Batch(Protocol):
-    """A micro-batch of tensors."""
-
-    def to(self, device: torch.device) -> Self:
-        """The same batch on a device."""
-
-    def pinned(self) -> Self:
-        """The same batch in memory that a GPU can copy from by itself."""
 
 
 class Workload(Protocol):
@@ -40,7 +29,7 @@ class Workload(Protocol):
     terms: tuple[str, ...]
     judged_untrained: bool
 
-    def batch(self, number: int) -> Batch:
+    def batch(self, number: int) -> TensorBatch:
         """The micro-batch of this number in the stream; a pure function."""
 
     def tokens(self, numbers: range) -> int:
@@ -56,4 +45,4 @@ class Workload(Protocol):
         """Scalars of a step, by tag, beyond those that every training has; ``raw`` has all terms unweighted."""
 
     def evaluate(self, engine: Engine, ranks: Ranks, moved: Callable[[], None]) -> dict[str, float]:
-        """Figures of the model as it stands, by tag; all ranks call it. ``moved`` is to be told of every batch."""
+        """Figures of the model as it stands, by tag. All ranks call it, and ``moved``, which may raise, every batch."""

@@ -16,7 +16,7 @@ from typing import Self
 
 import torch
 
-from distil.data.batch import PackedBatch
+from distil.data.batch import TensorBatch
 
 AHEAD = 8  # micro-batches ready: more than a step's jitter needs, some megabytes
 
@@ -28,18 +28,18 @@ class Feed:
     its batch. ``waited`` are the seconds that callers have spent waiting. Close it, or use it as a context manager.
     """
 
-    def __init__(self, make: Callable[[int], PackedBatch], numbers: Iterable[int], device: torch.device) -> None:
+    def __init__(self, make: Callable[[int], TensorBatch], numbers: Iterable[int], device: torch.device) -> None:
         self.waited = 0.0
         self._make = (lambda number: make(number).pinned()) if device.type == "cuda" else make
         self._numbers: Iterator[int] = iter(numbers)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="feed")
-        self._ahead: deque[Future[PackedBatch]] = deque()
+        self._ahead: deque[Future[TensorBatch]] = deque()
         self._order(AHEAD)
 
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> PackedBatch:
+    def __next__(self) -> TensorBatch:
         if not self._ahead:
             raise StopIteration
         began = time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,7 +13,6 @@ from transformers import PreTrainedTokenizerFast
 
 from distil.tasks.batch import Features, TaskBatch
 from distil.tasks.features import features_of
-from distil.tasks.metrics import score
 from distil.tasks.order import evaluation_batches
 from distil.tasks.spans import answers
 from distil.tasks.task import CLASSIFICATION, REGRESSION, Examples, Task
@@ -73,10 +73,21 @@ def predictions_of(task: Task, split: Split, logits: Mapping[int, np.ndarray]) -
     return answers(features, split.examples, tokens[:, 0], tokens[:, 1], task.unanswerable)
 
 
-def judge(task: Task, split: Split, forward: Callable[[TaskBatch], Tensor], device: torch.device) -> dict[str, float]:
-    """The task's metrics on a split, as fractions, of a model that this process holds alone."""
-    turns = ((number, True) for number in range(len(split.batches)))
-    return score(task, predictions_of(task, split, logits_of(split, forward, device, turns)), split.examples)
+class Hands(Protocol):
+    """As much of the ranks as sharing the batches of a split among them takes."""
+
+    @property
+    def device(self) -> torch.device: ...
+    def turns(self, count: int) -> Iterable[tuple[int, bool]]: ...
+    def gather(self, value: dict[int, np.ndarray]) -> list[dict[int, np.ndarray]]: ...
+
+
+def predictions(
+    task: Task, split: Split, forward: Callable[[TaskBatch], Tensor], ranks: Hands, moved: Callable[[], None]
+) -> Predictions:
+    """What a model says of each example, on every rank; each computes its share. All must call it."""
+    own = logits_of(split, forward, ranks.device, ranks.turns(len(split.batches)), moved)
+    return predictions_of(task, split, {number: rows for part in ranks.gather(own) for number, rows in part.items()})
 
 
 def agreement(task: Task, some: Predictions, others: Predictions) -> float | None:

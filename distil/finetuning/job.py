@@ -10,9 +10,9 @@ import numpy as np
 import transformers
 
 from distil.data.samples import PREFIX
-from distil.data.tokenizer import fingerprint, load_tokenizer
+from distil.data.tokenizer import fingerprint, load_tokenizer, vocab_size
 from distil.engine.ranks import Ranks
-from distil.errors import ConfigError
+from distil.errors import ConfigError, DataError
 from distil.evaluation.judging import Split
 from distil.finetuning.options import FineTuning
 from distil.models.families import family_of
@@ -22,6 +22,7 @@ from distil.tasks import catalogue
 from distil.tasks.batch import Features
 from distil.tasks.features import features_of
 from distil.tasks.reading import empty_texts, local_task, overlap, read
+from distil.tasks.review_samples import UNOFFICIAL
 from distil.tasks.tables import TaskData, TaskSource
 from distil.tasks.task import SPANS, TRAIN, Examples, Task
 
@@ -53,7 +54,7 @@ class FineTuningJob:
     def identity(self) -> dict[str, Any]:
         """What makes two runs the same run."""
         return {
-            "fine-tuning": {"task": self.task.name, **self.numbers.numbers()},
+            "fine-tuning": {"task": self.task.name, "labels": list(self.task.labels), **self.numbers.numbers()},
             "text": {TRAIN: digest(self.train), **{split.name: digest(split.features) for split in self.splits}},
             "tokenizer": fingerprint(self.tokenizer),
             "weights": self.weights,
@@ -72,14 +73,14 @@ def task_of(source: TaskSource, data: TaskData) -> Task:
     """The task that is asked for. Raises ConfigError for an unknown one, DataError for files that cannot be read."""
     if source.task:
         task = catalogue.find(source.task)
-        task = replace(
-            task, columns=source.text_columns or task.columns, label=source.label_column or task.label
-        )  # fmt: skip
+        task = catalogue.with_columns(task, source.text_columns or task.columns, source.label_column or task.label)
     else:
         columns, label = source.text_columns or ("text",), source.label_column or "label"
         task = local_task(source.files, columns, label, regression=source.regression)
     if source.files:
         task = catalogue.on_files(task, source.files)
+    elif source.data in UNOFFICIAL:
+        task = replace(task, paper={})
     return replace(task, max_length=data.max_length or task.max_length, stride=data.stride or task.stride)
 
 
@@ -102,7 +103,7 @@ def settle(numbers: FineTuning, placement: Placement, max_steps: int | None, ran
     weights = ranks.all_do(
         lambda: {
             role: weights_fingerprint(name, load_config(name))
-            for role, name in (("model", start.model), ("teacher", start.teacher if numbers.loss.needs_teacher else ""))
+            for role, name in (("model", start.model), ("teacher", start.teacher))
             if name
         }
     )
@@ -124,8 +125,13 @@ def _tokenizer_of(numbers: FineTuning, task: Task) -> transformers.PreTrainedTok
             f"model {start.model} and teacher {start.teacher} have different tokenizers, but read the same ids; give "
             "a teacher that is fitted with the model's tokenizer"
         )
-    for name in models:
+    for name, tokenizer in zip(models, tokenizers, strict=True):
         config = load_config(name)
+        if (ids := vocab_size(tokenizer)) > config.vocab_size:
+            raise DataError(
+                f"model {name} has a vocabulary of {config.vocab_size}, its tokenizer one of {ids}: they are not of "
+                "one model; put the tokenizer there that it was trained with"
+            )
         if task.max_length > (longest := family_of(config).longest(config)):
             raise ConfigError(
                 f"sequences of {task.name} have up to {task.max_length} tokens, {name} has {longest} positions; give "

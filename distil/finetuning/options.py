@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from distil.errors import ConfigError
 from distil.fields import fill
 from distil.options import Formatter, Parser, Placing, add_group, add_placing_options, parsed
 from distil.tables import Optimizer, Run
@@ -72,15 +73,15 @@ def numbers_of(given: dict[str, Any]) -> FineTuning:
             defaults = PLAIN if not groups["start"].teacher else SECOND if groups["start"].model else DIRECT
         groups[title] = fill(group, defaults | values, where="command line")
     assert not given, given
+    if groups["loss"].needs_teacher and not groups["start"].teacher:
+        raise ConfigError("alpha_ce and alpha_cos compare with a teacher, and there is none; give --teacher")
     return FineTuning(**groups)
 
 
 def add_options(parser: argparse.ArgumentParser, leave_out: Collection[str] = (), folder: str = FOLDER) -> None:
     """An option for each number but those to ``leave_out``, and for how the run is placed."""
     for title, group in GROUPS.items():
-        defaults = {"optimizer": OPTIMIZER, "run": RUN, "loss": {"alpha_task": "see below"}}.get(title, {})
-        if title == "loss":
-            defaults = {name: "see below" for name in PLAIN}
+        defaults = {"optimizer": OPTIMIZER, "run": RUN, "loss": dict.fromkeys(PLAIN, "see below")}.get(title, {})
         shown = {f.name: defaults.get(f.name, f.default) for f in dataclasses.fields(group)}
         add_group(parser, TITLES.get(title, title), group, argparse.Namespace(**shown), leave_out)
     placing = parser.add_argument_group("placement")

@@ -14,15 +14,12 @@ Model = tuple[transformers.PreTrainedModel, Family]
 def describe(job: FineTuningJob, model: Model, teacher: Model | None, note: str) -> str:
     """What a person reads before the start: task, models, text, arithmetic; ``note`` says how the model starts."""
     data, place, start, task = job.numbers.data, job.placement, job.numbers.start, job.task
-    loss = job.numbers.loss
-    terms = {"task": loss.alpha_task, "KL": loss.alpha_ce, "COS": loss.alpha_cos}
-    formula = " + ".join(f"{alpha:g} {name}" for name, alpha in terms.items() if alpha)
     what = ", ".join(task.labels) if task.labels else task.kind
     epochs = job.total_steps * data.batch_size / len(job.train)
     stop = f"; this run stops at {job.stop_step:,}" if job.stop_step < job.total_steps else ""
     rows = {
         "task": f"{task.name}: {' + '.join(task.columns)} -> {what}",
-        "loss": formula + (f", T = {loss.temperature:g}" if loss.alpha_ce else ""),
+        "loss": job.numbers.loss.formula,
     }
     if teacher is not None:
         rows["teacher"] = f"{start.teacher}, {size_of(teacher[0].config, teacher[1])}"

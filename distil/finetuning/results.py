@@ -21,7 +21,8 @@ class TaskResults:
     """Figures after ``step`` steps; ``scores`` are fractions, by split and metric, of so many ``judged`` examples.
 
     ``agreement`` is by split, of model and teacher. ``seconds`` is how long the process that finished the run has
-    trained, from ``from_step`` on, evaluations in between included.
+    trained, from ``from_step`` on, without evaluations. The paper's figures are of a task's
+    whole text, and not of a ``subset``.
     """
 
     task: str
@@ -37,6 +38,7 @@ class TaskResults:
     seconds: float
     from_step: int
     paper: dict[str, tuple[float, ...]]
+    subset: bool = False
 
     @property
     def score(self) -> float:
@@ -70,7 +72,7 @@ class TaskResults:
             whole = sum(figures) / len(figures)
             each = [f"{x:.1f}" for x in figures] if len(figures) == len(metrics) else [""] * len(metrics)
             named = {"student": "paper: DistilBERT", "teacher": "paper: BERT-base"}.get(who, f"paper: {who}")
-            rows.append([named, *each, f"{whole:.1f}", "", ""])
+            rows.append([named + ", whole task" * self.subset, *each, f"{whole:.1f}", "", ""])
         return columns, rows
 
     def _row(self, name: str, scores: Scores, metrics: list[tuple[str, str]], parameters: int | None) -> list[str]:

@@ -28,7 +28,7 @@ from distil.models.constants import in_precision
 from distil.models.family import Family
 from distil.models.shape import shape_of
 from distil.models.student import make_task_student
-from distil.models.task_distiller import TaskDistiller
+from distil.models.task_distiller import TaskDistiller, check_comparable
 from distil.models.task_heads import task_family
 from distil.models.task_loading import load_fitted_model, load_task_model
 from distil.options import Placing
@@ -91,20 +91,27 @@ def perform(placing: Placing, job: FineTuningJob, ranks: Ranks, guard: Guard) ->
 
 
 def load_models(job: FineTuningJob) -> tuple[transformers.PreTrainedModel, Family, Teacher | None, str]:
-    """The model in fp32 as training begins with it, its family, its teacher, and how the former starts."""
+    """The model in fp32 as training begins with it, its family, its teacher, and how the former starts.
+
+    Raises DataError for what cannot be loaded, ConfigError for what the loss cannot compare.
+    """
     start, task, seed = job.numbers.start, job.task, job.numbers.optimizer.seed
     teacher = load_fitted_model(start.teacher, task, torch.float32) if start.teacher else None
     if start.model:
         model, family, fresh = load_task_model(start.model, task, torch.float32, seed)
         modules = dict.fromkeys(name.rpartition(".")[0] for name in fresh)
         note = f"its head is new: {', '.join(modules)}" if fresh else "with its head"
-        return model, family, teacher, note
-    shape = shape_of(teacher[0].config, start.shape())
-    student = make_task_student(teacher[0], task, shape, start.shape().initial_weights, seed)
-    note = f"layers {' '.join(map(str, shape.layers))} of the teacher"
-    if student.random:
-        note += f"; random: {', '.join(name.removeprefix('head.') for name in student.random)}"
-    return student.model.train(), task_family(shape.family, task.kind), teacher, note
+    else:
+        shape = shape_of(teacher[0].config, start.shape())
+        student = make_task_student(teacher[0], task, shape, start.initial_weights, seed)
+        model, family = student.model.train(), task_family(shape.family, task.kind)
+        note = f"layers {' '.join(map(str, shape.layers))} of the teacher"
+        if len(student.random) == len(family.modules):
+            note = "random weights"
+        elif student.random:
+            note += f"; random: {', '.join(name.removeprefix('head.') for name in student.random)}"
+    check_comparable(model, family, *(teacher or (None, None)), job.numbers.loss)
+    return model, family, teacher, note
 
 
 def _train(
@@ -154,6 +161,7 @@ def _results(
         judged={split.name: len(split.examples) for split in job.splits}, train_examples=job.train_examples,
         parameters=_parameters(model), teacher_parameters=None if teacher is None else _parameters(teacher[0]),
         seconds=round(trained.seconds, 1), from_step=trained.first_step, paper=dict(job.task.paper),
+        subset=bool(job.numbers.data.train_examples or job.numbers.data.validation_examples),
     )  # fmt: skip
 
 

@@ -12,9 +12,10 @@ import transformers
 
 from distil.engine.ranks import Ranks
 from distil.engine.wrapped import Engine
-from distil.evaluation.judging import Predictions, agreement, logits_of, predictions_of
+from distil.evaluation.judging import Predictions, agreement, predictions
 from distil.finetuning.job import FineTuningJob
 from distil.models.family import Family
+from distil.models.packed import use_packed_attention
 from distil.models.task_distiller import TERMS
 from distil.models.task_heads import run, task_inputs
 from distil.tasks.batch import TaskBatch
@@ -38,6 +39,8 @@ class FineTuningWork:
     def __init__(self, job: FineTuningJob, teacher: Teacher | None) -> None:
         numbers = job.numbers
         self._job, self._teacher = job, teacher
+        if teacher is not None:  # asked also where no term of the loss needs it
+            use_packed_attention(teacher[0])
         self.run, self.optimizer = numbers.run, numbers.optimizer
         self.total_steps, self.stop_step = job.total_steps, job.stop_step
         self.micro_batches, self.accumulation = numbers.data.micro_batches, job.placement.accumulation
@@ -106,12 +109,9 @@ class FineTuningWork:
         self, forward: Callable[[TaskBatch], torch.Tensor], ranks: Ranks, moved: Callable[[], None]
     ) -> dict[str, Predictions]:
         """By split, of all examples, on every rank; each rank computes its share."""
-        found = {}
-        for split in self._job.splits:
-            own = logits_of(split, forward, ranks.device, ranks.turns(len(split.batches)), moved)
-            logits = {number: rows for part in ranks.gather(own) for number, rows in part.items()}
-            found[split.name] = predictions_of(self._job.task, split, logits)
-        return found
+        return {
+            split.name: predictions(self._job.task, split, forward, ranks, moved) for split in self._job.splits
+        }  # fmt: skip
 
     def _scores(self, predicted: dict[str, Predictions]) -> Scores:
         task = self._job.task

@@ -47,7 +47,7 @@ class TaskDistiller(nn.Module):
         teacher: transformers.PreTrainedModel | None, teacher_family: Family | None, loss: TaskLoss,
     ) -> None:  # fmt: skip
         super().__init__()
-        _check_comparable(student, student_family, teacher, teacher_family, loss)
+        check_comparable(student, student_family, teacher, teacher_family, loss)
         self.student = student
         self._student_family, self._teacher_family = student_family, teacher_family
         self._kind, self._loss = kind, loss
@@ -88,10 +88,11 @@ class TaskDistiller(nn.Module):
         return padding.pad(logits.T[None, :, :, None], -torch.inf).squeeze(-1).transpose(0, 1)
 
 
-def _check_comparable(
+def check_comparable(
     student: transformers.PreTrainedModel, student_family: Family, teacher: transformers.PreTrainedModel | None,
     teacher_family: Family | None, loss: TaskLoss,
 ) -> None:  # fmt: skip
+    """Raise ConfigError where the loss needs a teacher and there is none, or compares what the two have not alike."""
     if not loss.needs_teacher:
         return
     if teacher is None:

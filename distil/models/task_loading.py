@@ -69,6 +69,9 @@ def load_fitted_model(name_or_dir: str, task: Task, dtype: torch.dtype) -> tuple
     family = task_family(family_of(config), task.kind)
     if what := _other_kind(config, family):
         raise _not_fitted(name_or_dir, what, family, task)
+    fitted_to = getattr(config, "finetuning_task", None)
+    if task.kind == SPANS and fitted_to and fitted_to != task.name:  # labels would tell, and spans have none
+        raise _not_fitted(name_or_dir, f"it is fitted to {fitted_to}", family, task)
     if theirs := _other_labels(config, task):
         ours = ", ".join(task.labels) or "a single value"
         raise DataError(

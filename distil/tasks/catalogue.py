@@ -108,6 +108,8 @@ def find(name: str) -> Task:
 def on_files(task: Task, files: Mapping[str, str]) -> Task:
     """The task, judged on splits of one's own ``files`` (of TRAIN, VALIDATION and TEST) instead of the usual ones.
 
+    The paper's figures are of others, so it has none.
+
     Raises ConfigError where there is none to be judged on.
     """
     for split in files:
@@ -116,7 +118,22 @@ def on_files(task: Task, files: Mapping[str, str]) -> Task:
     if VALIDATION not in files and TEST not in files:
         raise ConfigError(f"task {task.name}: neither a validation nor a test file; name one to judge the model on")
     judged = VALIDATION if VALIDATION in files else TEST
-    return replace(task, validations=(judged,), test=TEST if TEST in files else judged)
+    return replace(task, validations=(judged,), test=TEST if TEST in files else judged, paper={})
+
+
+def with_columns(task: Task, columns: Sequence[str], label: str) -> Task:
+    """The task, read from columns of other names. Raises ConfigError where they are not as many, or not distinct."""
+    if len(columns) != len(task.columns):
+        raise ConfigError(
+            f"text columns are {', '.join(columns)}; {task.name} reads {len(task.columns)}: {', '.join(task.columns)}"
+        )
+    _check_distinct(columns, label)
+    return replace(task, columns=tuple(columns), label=label)
+
+
+def _check_distinct(columns: Sequence[str], label: str) -> None:
+    if label in columns or len(set(columns)) < len(columns):
+        raise ConfigError(f"text columns {', '.join(columns)} and label column {label} must differ")
 
 
 def own_task(
@@ -124,7 +141,6 @@ def own_task(
     columns: Sequence[str],
     label: str,
     labels: Sequence[str] = (),
-    max_length: int = 128,
 ) -> Task:
     """A task on files of one's own: regression where ``labels`` is empty, classification of these otherwise.
 
@@ -132,8 +148,7 @@ def own_task(
     """
     if not 1 <= len(columns) <= 2:
         raise ConfigError(f"text columns are {', '.join(columns) or 'none'}; name one or two")
-    if label in columns or len(set(columns)) < len(columns):
-        raise ConfigError(f"columns {', '.join(columns)} and label column {label} must differ")
+    _check_distinct(columns, label)
     return Task(
         name=name,
         kind=CLASSIFICATION if labels else REGRESSION,
@@ -141,5 +156,4 @@ def own_task(
         label=label,
         labels=tuple(labels),
         metrics=_ACCURACY if labels else ("pearson", "spearman"),
-        max_length=max_length,
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from distil.fields import nearest
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 csv.field_size_limit(2**31 - 1)
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Columns:
         for row, value in enumerate(values):
             if not isinstance(value, str):
                 raise DataError(f"{self.place(row)}: {name} is {value!r}, not a text")
+            if not value.isascii() and _SURROGATE.search(value):
+                raise DataError(f"{self.place(row)}: {name} holds half a character (an unpaired surrogate); mend it")
         return tuple(values)
 
 
@@ -56,8 +61,15 @@ def read_columns(path: str | Path) -> Columns:
         raise DataError(f"{path}: no such file")
     if reader is None:
         raise DataError(f"{path}: of no known kind; name a {', '.join(SUFFIXES)} file")
-    try:
+    with readable(path):
         return reader(path)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Raise DataError for a file whose bytes cannot be had, or are no UTF-8."""
+    try:
+        yield
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 ({error.reason} at byte {error.start}); convert it") from error
     except OSError as error:

@@ -37,6 +37,7 @@ def features_of(
     if task.kind == SPANS:
         return windows_of(task, examples, tokenizer, max_length)
     parts = list(_tokenised(examples, tokenizer, max_length))
+    tokenizer.backend_tokenizer.no_truncation()  # it would be written with the tokenizer
     lengths = np.concatenate([lengths for _, _, lengths in parts])
     return Features(
         input_ids=np.concatenate([ids for ids, _, _ in parts]),

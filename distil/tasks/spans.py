@@ -20,14 +20,13 @@ def answers(
     start_logits_T: np.ndarray,
     end_logits_T: np.ndarray,
     unanswerable: bool = False,
-    threshold: float = 0.0,
 ) -> list[str]:
     """A text for each example, out of its context; "" where there is no answer.
 
     Logits are of all T tokens, in the order of ``features.input_ids``. A span begins at one of the BEST starts of its
     window and ends at one of the BEST ends, both in the context, and has LONGEST tokens at most; the best of an
     example has the largest sum of both logits over all its windows, of equal ones the first. If ``unanswerable`` that
-    sum must exceed, less ``threshold``, the smallest over the windows of the first token's two logits.
+    sum must reach the smallest over the windows of the first token's two logits.
     """
     scores_T, ends_T = _best_from(features, start_logits_T, end_logits_T)
     count, firsts = len(examples), features.starts[:-1]
@@ -42,7 +41,7 @@ def answers(
     np.fmin.at(none, features.examples, _sum(start_logits_T[firsts], end_logits_T[firsts]))
     found = []
     for i, place in enumerate(places):
-        if place < 0 or (unanswerable and none[i] - best[i] > threshold):
+        if place < 0 or (unanswerable and none[i] > best[i]):
             found.append("")
         else:
             begin, end = features.offsets[place, 0], features.offsets[ends_T[place], 1]

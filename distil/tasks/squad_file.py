@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distil.errors import DataError, one_line
-from distil.tasks.columns import Columns
+from distil.tasks.columns import Columns, readable
 from distil.tasks.task import Answer, Task
 
 SHIFT = 2  # characters by which a start may be off the answer
@@ -17,7 +17,11 @@ SHIFT = 2  # characters by which a start may be off the answer
 def read_squad(path: Path) -> Columns | None:
     """Columns id, question, context, answers; none where the JSON is of another kind. Raises DataError if damaged."""
     try:
-        content = json.loads(path.read_bytes())
+        with readable(path):
+            text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
+    except DataError:
+        raise
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: is no JSON ({one_line(error)[:200]}); fetch it anew") from error
     if not isinstance(content, dict) or not isinstance(content.get("data"), list):

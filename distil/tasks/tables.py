@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from distil.errors import ConfigError
 from distil.fields import option, require
-from distil.tables import SAME, Model
+from distil.tables import SAME, TEACHER, Model
 from distil.tasks.task import TEST, TRAIN, VALIDATION
 
 
@@ -36,6 +37,13 @@ class TaskLoss:
         """Whether any term compares with the teacher."""
         return self.alpha_ce > 0 or self.alpha_cos > 0
 
+    @property
+    def formula(self) -> str:
+        """The loss in words."""
+        terms = {"task": self.alpha_task, "KL": self.alpha_ce, "COS": self.alpha_cos}
+        text = " + ".join(f"{alpha:g} {name}" for name, alpha in terms.items() if alpha)
+        return text + (f", T = {self.temperature:g}" if self.alpha_ce else "")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskModel:
@@ -51,6 +59,7 @@ class TaskModel:
     student: str = option("family of a student that is cut from the teacher, or same as the teacher's", default=SAME)
     student_depth: int = option("layers of it, evenly spread over the teacher's (0: all)", default=0)
     student_layers: tuple[int, ...] = option("instead of student_depth, by hand: teacher layers, from 0", default=())
+    initial_weights: str = option("of its layers, teacher: the teacher's; random: as a new model's", default=TEACHER)
     dropout: float = option("its dropout; a model that is given keeps its own", default=0.1)
 
     def __post_init__(self) -> None:
@@ -58,9 +67,8 @@ class TaskModel:
             raise ConfigError(
                 "nothing to fine-tune: give --model DIR_OR_NAME, or --teacher with --student_depth for a student of it"
             )
-        cut = [n for n in ("student_depth", "student_layers") if getattr(self, n)] + ["student"] * (
-            self.student != SAME
-        )
+        of_student = [f for f in dataclasses.fields(self) if f.name not in ("model", "teacher")]
+        cut = [f.name for f in of_student if getattr(self, f.name) != f.default]
         if self.model and cut:
             raise ConfigError(
                 f"{cut[0]} is for a student cut from the teacher, but --model {self.model} is given: leave out one"
@@ -71,7 +79,7 @@ class TaskModel:
         """The same as training on text words it, for a student that is cut from the teacher."""
         return Model(
             teacher=self.teacher, student=self.student, student_depth=self.student_depth,
-            student_layers=self.student_layers, dropout=self.dropout,
+            student_layers=self.student_layers, initial_weights=self.initial_weights, dropout=self.dropout,
         )  # fmt: skip
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from harness import CLOCKED, ROOT, command, environment, make_teacher, scalars, start_and_kill, tags
+from harness import CLOCKED, ROOT, Started, command, environment, make_teacher, scalars, start_and_kill, tags
 from safetensors.torch import load_file
 from sets import reviews, write_csv, write_squad
 
@@ -93,6 +94,27 @@ def test_a_second_distillation_and_a_direct_one(material, fitted):
     config = transformers.AutoConfig.from_pretrained(material / "direct" / "model")
     assert config.num_hidden_layers == 2 and results(material / "direct")["score"] > 80
     assert {"loss/task", "loss/ce", "loss/cos"} <= tags(material / "direct")
+
+
+def test_a_teacher_that_is_only_stood_beside_is_judged_as_well(material, fitted, tmp_path):
+    given = {"teacher": fitted[0] / "model", "alpha_task": 1, "alpha_ce": 0, "max_steps": 2}
+    finetune(None, *numbers(material, tmp_path / "run", "small", **given))
+    assert results(tmp_path / "run")["teacher_scores"] == results(fitted[0])["scores"]
+
+
+def test_stopped_in_the_last_evaluation_it_has_all_steps(material, tmp_path):
+    many = write_csv(tmp_path / "many.csv", reviews(40_000, 5))
+    arguments = numbers(material, tmp_path / "run", validation=many, max_steps=3)
+    last = tmp_path / "run" / "checkpoints" / "step-00000003"
+    with Started(command(None, *arguments, program=PROGRAM), tmp_path / "log") as run:
+        run.wait_for(last.exists)
+        run.process.send_signal(signal.SIGUSR1)
+        assert run.process.wait(60) == 75
+    assert "SIGUSR1 received; saved at step 3" in (tmp_path / "log").read_text()
+    assert not (tmp_path / "run" / "results.json").exists()
+    finetune(None, *arguments)
+    found = results(tmp_path / "run")
+    assert found["judged"] == {"validation": 40_000} and found["from_step"] == found["step"] == 3
 
 
 @pytest.mark.parametrize(

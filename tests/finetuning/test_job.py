@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from pathlib import Path
 
 import pytest
 from harness import SPECIAL, WORDS, make_teacher
+from safetensors.torch import load_file, save_file
 from sets import reviews, write_csv, write_squad
 
 from distil.errors import ConfigError, DataError, UserError
@@ -57,6 +60,33 @@ def test_a_run_is_known_by_what_it_reads_not_by_where_that_lies(settled, files, 
     assert settled(**moved).identity() != settled(**files).identity()
 
 
+def test_whose_teacher_it_is_is_part_of_the_run(settled, files, tmp_path, language_model):
+    """Also where no term of the loss compares with it: a student is cut from it, and it is judged beside."""
+    other = shutil.copytree(language_model, tmp_path / "other")
+    weights = load_file(other / "model.safetensors")
+    name = next(name for name in weights if name.endswith("query.weight"))
+    save_file(weights | {name: weights[name] + 1}, other / "model.safetensors", {"format": "pt"})
+    cut = {"model": "", "student_depth": 2, "alpha_ce": 0.0, "alpha_cos": 0.0}
+    identities = [
+        settled(**files, **given).identity()
+        for given in (
+            {},
+            {"teacher": str(other), "alpha_ce": 0.0, "alpha_task": 1.0},
+            {"teacher": str(other), **cut},
+            {"teacher": str(language_model), **cut},
+        )
+    ]
+    assert all(one != other for i, one in enumerate(identities) for other in identities[:i])
+
+
+def test_names_of_classes_are_part_of_the_run(settled, files, tmp_path):
+    before = settled(**files).identity()
+    for path in files.values():
+        text = Path(path).read_text()
+        Path(path).write_text(text.replace(",good", ",great"))
+    assert settled(**files).identity() != before
+
+
 def test_overlap_is_told_with_its_count(settled, files, tmp_path):
     both = reviews(30, 2)
     twins = [(f"  {text.upper()} ", label) for text, label in both[:7]]
@@ -94,6 +124,10 @@ def test_windows_count_as_sequences(settled, tmp_path):
         ({"max_length": 99}, ConfigError, "64 positions; give --max_length 64 or less"),
         ({"max_length": 2}, ConfigError, "no room for text"),
         ({"task": "sst2"}, ConfigError, "sentence"),
+        ({"task": "sst2", "text_columns": ("text", "label")}, ConfigError, "sst2 reads 1: sentence"),
+        ({"task": "mrpc", "text_columns": ("text",)}, ConfigError, "mrpc reads 2: sentence1, sentence2"),
+        ({"task": "squad", "text_columns": ("text",)}, ConfigError, "squad reads 2: question, context"),
+        ({"task": "sst2", "text_columns": ("label",), "label_column": "label"}, ConfigError, "must differ"),
     ],
 )
 def test_a_mistake_is_refused(settled, files, given, kind, said):
@@ -128,6 +162,21 @@ def test_a_model_without_tokenizer(settled, files, tmp_path, language_model):
             path.unlink()
     with pytest.raises(DataError, match="no tokenizer loads|vocabulary holds special tokens only"):
         settled(**files, model=str(bare))
+
+
+def test_a_tokenizer_of_another_model(settled, files, tmp_path, language_model):
+    small = make_teacher(tmp_path / "small", [*SPECIAL, *WORDS[:50]])
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(language_model / name, small / name)
+    with pytest.raises(DataError, match="has a vocabulary of 55, its tokenizer one of 105"):
+        settled(**files, model=str(small))
+
+
+def test_text_that_no_tokenizer_takes(settled, tmp_path):
+    rows = [json.dumps({"text": text, "label": i % 2}) for i, text in enumerate(("ba", "be \ud83d", "bi"))]
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    with pytest.raises(DataError, match=r"a\.jsonl: line 2: text holds half a character"):
+        settled(train=str(tmp_path / "a.jsonl"), validation=str(tmp_path / "a.jsonl"))
 
 
 def test_models_of_two_tokenizers(settled, files, tmp_path):

@@ -21,7 +21,8 @@ TASK = ("--task", "sst2")
 CHANGED = {
     "task": "rte", "data": "d", "train": "a.csv", "validation": "b.csv", "test": "c.csv", "text_columns": "title body",
     "label_column": "topic", "regression": "true", "model": "m", "teacher": "t", "student": "distilbert",
-    "student_depth": "2", "student_layers": "0 3", "dropout": "0.25", "temperature": "3.5", "alpha_task": "0.25",
+    "student_depth": "2", "student_layers": "0 3", "initial_weights": "random",
+    "dropout": "0.25", "temperature": "3.5", "alpha_task": "0.25",
     "alpha_ce": "0.75", "alpha_cos": "0.125", "max_length": "77", "stride": "9",
     "batch_size": "16", "micro_batch_size": "4",
     "train_examples": "7", "validation_examples": "5", "lr": "1e-3", "adam_beta1": "0.5", "adam_beta2": "0.75",
@@ -32,7 +33,8 @@ CHANGED = {
 # What else a field needs beside it to be valid, and what may not be there.
 BESIDE = {
     "validation": ("--train", "a"), "test": ("--train", "a"), "student": ("--teacher", "t"),
-    "student_depth": ("--teacher", "t"), "student_layers": ("--teacher", "t"),
+    "student_depth": ("--teacher", "t"), "student_layers": ("--teacher", "t"), "initial_weights": ("--teacher", "t"),
+    "dropout": ("--teacher", "t"), "alpha_ce": ("--teacher", "t"), "alpha_cos": ("--teacher", "t"),
 }  # fmt: skip
 
 
@@ -50,7 +52,8 @@ def test_every_number_is_listed_here():
 
 @pytest.mark.parametrize("name", CHANGED)
 def test_every_number_can_be_given(name):
-    start = () if name in ("student", "student_depth", "student_layers", "model") else ("--model", "m")
+    of_student = ("student", "student_depth", "student_layers", "initial_weights", "dropout")
+    start = () if name in (*of_student, "model") else ("--model", "m")
     start += () if name in ("task", "data", "train", "validation", "test", "regression") else TASK
     start += TASK if name == "data" else ("--train", "a") if name == "regression" else ()
     if name == "model":
@@ -86,6 +89,8 @@ def test_where_a_run_is_placed():
         (TASK, "give --model DIR_OR_NAME, or --teacher"),
         ((*TASK, "--model", "m", "--student_depth", "2"), "student_depth is for a student cut from the teacher"),
         ((*TASK, "--model", "m", "--student", "bert"), "student is for a student cut from the teacher"),
+        ((*TASK, "--model", "m", "--dropout", "0.2"), "dropout is for a student cut from the teacher"),
+        ((*TASK, "--model", "m", "--alpha_ce", "1"), "there is none; give --teacher"),
         ((*TASK, "--model", "m", "--batch_size", "10"), "batch_size 10 is not a multiple of micro_batch_size 8"),
         ((*TASK, "--model", "m", "--modle", "m"), "did you mean --model?"),
         ((*TASK, "--model", "m", "--lr", "0"), "lr is 0.0; it must be above 0"),

@@ -56,6 +56,10 @@ def test_several_splits_and_a_paper_that_names_each_metric():
     assert cells(squad.table())[3] == ["paper: DistilBERT", "77.7", "85.8", "81.8", "", ""]
 
 
+def test_a_subset_is_no_match_for_the_papers_whole():
+    assert cells(replace(RESULT, subset=True).table())[5][0] == "paper: DistilBERT, whole task"
+
+
 @pytest.mark.parametrize("results", [RESULT, ALONE])
 def test_what_is_written_is_read(tmp_path, results):
     results.write(tmp_path)

@@ -49,12 +49,12 @@ def test_a_known_task_on_ones_own_files(tmp_path):
     assert read(task, task.validations[0], files=named).labels.tolist() == [1, 0]
 
 
-def test_a_subset_is_stated_by_its_seed(tmp_path):
+def test_a_subset_is_the_same_every_time(tmp_path):
     named = files(tmp_path)
     task = local_task(named, ["body"], "stars")
     whole = read(task, "train", files=named)
-    part, again, other = (read(task, "train", files=named, limit=10, seed=seed) for seed in (0, 0, 1))
-    assert part.ids == again.ids != other.ids
+    part, again = (read(task, "train", files=named, limit=10) for _ in range(2))
+    assert part.ids == again.ids
     numbers = [int(i) for i in part.ids]
     assert numbers == sorted(set(numbers)) and len(part) == 10
     assert part.texts[0] == tuple(whole.texts[0][i] for i in numbers)
