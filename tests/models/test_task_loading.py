@@ -14,6 +14,7 @@ from distil.errors import ConfigError, DataError
 from distil.models.families import FAMILIES
 from distil.models.task_heads import HEAD, task_family
 from distil.models.task_loading import load_fitted_model, load_task_model
+from distil.tasks.catalogue import find
 from distil.tasks.task import CLASSIFICATION, REGRESSION, SPANS, Task
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -190,6 +191,14 @@ def test_a_teacher_of_another_number_of_unnamed_labels_is_refused(folder):
     assert "says LABEL_0, LABEL_1, the task" in refusal(load_fitted_model, name, a_task(), torch.float32)
     message = refusal(load_fitted_model, name, a_task(REGRESSION), torch.float32)
     assert "says LABEL_0, LABEL_1, the task mine asks for a single value" in message
+
+
+def test_spans_are_of_the_task_they_were_fitted_to(folder):
+    """They have no labels that could tell: SQuAD 2.0 asks of its model what that of 1.1 was never taught."""
+    name = folder(tiny_task("bert", SPANS), finetuning_task="squad")
+    load_fitted_model(name, find("squad"), torch.float32)
+    message = refusal(load_fitted_model, name, find("squad_v2"), torch.float32)
+    assert "is fitted to squad; fit it first: launch/finetune.py --task squad_v2" in message
 
 
 def test_labels_differ_by_more_than_capitals(folder):

@@ -67,11 +67,14 @@ def test_the_hubs_folders_of_parquet(tmp_path):
 
 def test_the_hubs_folder_of_squad(tmp_path):
     (tmp_path / "plain_text").mkdir()
+    (tmp_path / "squad_v2").mkdir()
     answer = {"text": ["rain"], "answer_start": [4]}
     rows = [{"id": "q7", "title": "t", "context": "The rain.", "question": "What?", "answers": answer}]
     write(tmp_path / "plain_text" / "train-00000-of-00001.parquet", rows)
     found = read(find("squad"), "train", str(tmp_path))
     assert (found.ids, found.answers[0].starts, found.texts) == (("q7",), (4,), (("What?",), ("The rain.",)))
+    write(tmp_path / "squad_v2" / "train-00000-of-00001.parquet", [row | {"id": "q8"} for row in rows])
+    assert read(find("squad_v2"), "train", str(tmp_path)).ids == ("q8",)
 
 
 def test_two_files_of_a_split_are_one_line(tmp_path):

@@ -121,6 +121,9 @@ def test_what_is_missing_is_named(tmp_path):
         DataError, match="CoLA/test.tsv: no column label; the labels of GLUE's test splits are not public"
     ):
         read(find("cola"), "test", str(tmp_path))
+    (folder / "train.tsv").write_bytes("gj04\t1\t\tLa neige fondue est \xe0 l'eau.\n".encode("latin-1"))
+    with pytest.raises(DataError, match="CoLA/train.tsv: is not UTF-8"):
+        read(find("cola"), "train", str(tmp_path))
     (folder / "train.tsv").write_text("")
     with pytest.raises(DataError, match="CoLA/train.tsv: holds no example"):
         read(find("cola"), "train", str(tmp_path))

