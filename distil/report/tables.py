@@ -20,7 +20,7 @@ from distil.tasks.tables import TaskData, TaskLoss, TaskModel
 if TYPE_CHECKING:  # it loads torch
     from distil.finetuning.results import TaskResults
 
-OUTDATED = "This was left before the results above were measured: the run went on since. The command makes it anew."
+OUTDATED = "Older than the results above: the run has gone on since, or was copied. The command makes it anew."
 _HEADS = {"name": "", "accuracy": "held-out accuracy", "milliseconds": "ms/sequence"}  # as results.table() has them
 _OF_FINE_TUNING = {"student": TaskModel, "loss": TaskLoss, "data": TaskData, "optimizer": Optimizer}
 _FIGURE = re.compile(r"[+\-−±<>~≈]?\s*[\d.∞–-]")  # noqa: RUF001 - how a cell begins that is a figure
