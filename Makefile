@@ -14,11 +14,15 @@ run: $(READY)  ## distil the quickstart: a real teacher on real text, in minutes
 	@PATH="$(BIN):$$PATH" deepspeed launch/pretrain.py --deepspeed ds_config/zero1.json
 
 RUN ?= runs/quickstart
+report: export REPORTED = $(RUN)
 report: $(READY)  ## one page of what make run came to, or of RUN=FOLDER, shown in a browser where there is a display
 	@PATH="$(BIN):$$PATH"; export PATH; \
-	  if [ -d $(RUN)/student ] && [ ! -e $(RUN)/evaluations/guess.json ]; then \
-	    python launch/evaluate.py guess --run $(RUN) --top 10; fi; \
-	  python launch/report.py $(RUN) --open
+	  current() { [ "$$REPORTED/evaluations/$$1.json" -nt "$$REPORTED/results.json" ]; }; \
+	  if [ -d "$$REPORTED/student" ] && [ -e "$$REPORTED/results.json" ]; then \
+	    current guess || python launch/evaluate.py guess --run "$$REPORTED"; \
+	    current speed || python launch/evaluate.py speed --run "$$REPORTED" --sequences 100 --batches 1 8 32; \
+	  fi; \
+	  python launch/report.py "$$REPORTED" --open
 
 test: $(READY)  ## the tests, in minutes; those that kill and stop whole jobs are the next two
 	@PATH="$(BIN):$$PATH" python -m pytest --durations=10 -m "not (faults or slurm or multihost)"

@@ -93,9 +93,35 @@ class Exhibit:
             raise DataError(f"{path} cannot be read ({error}); remove it, or evaluate again") from error
 
 
+def remove(run: Path, name: str) -> None:
+    """Take it out of a run's folder, if it is there. Raises DataError where that cannot be done."""
+    path = run / FOLDER / f"{name}.json"
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(f"{path} cannot be removed: {error.strerror}") from error
+
+
+def figures_file(run: Path, name: str) -> Path:
+    """Where all figures of an evaluation lie that a table has rounded; no report shows them."""
+    return run / FOLDER / "figures" / f"{name}.json"
+
+
+def older_than(run: Path, file: Path) -> frozenset[str]:
+    """Names of the evaluations of a run's folder that were left before a file of it; none where that is not there."""
+    if not file.exists():
+        return frozenset()
+    then = file.stat().st_mtime_ns
+    return frozenset(path.stem for path in _files(run) if path.stat().st_mtime_ns < then)
+
+
 def read_all(run: Path) -> dict[str, Exhibit]:
     """{name: what an evaluation left} of a run's folder, by name; empty without any. Raises DataError for damage."""
-    return {path.stem: Exhibit.read(path) for path in sorted((run / FOLDER).glob("[a-z0-9]*.json"))}
+    return {path.stem: Exhibit.read(path) for path in _files(run)}
+
+
+def _files(run: Path) -> list[Path]:
+    return sorted((run / FOLDER).glob("[a-z0-9]*.json"))
 
 
 def _text(value: Any) -> str:

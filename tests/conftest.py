@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from saved import Saved
 
 
 @pytest.fixture(scope="module")
@@ -16,6 +20,14 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    """Makes folders of tiny models."""
+    from saved import Saved  # with much that most tests do without
+
+    return Saved(tmp_path_factory)
 
 
 RECIPE = """

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
 from distil.errors import ConfigError, DataError
-from distil.exhibit import FOLDER, PNG, Exhibit, Image, read_all
+from distil.exhibit import FOLDER, PNG, Exhibit, Image, older_than, read_all, remove
 
 TABLE = Exhibit(
     title="IMDb, 3 seeds", note="medians; ± is half the range", columns=("", "accuracy"),
@@ -29,6 +30,24 @@ def test_a_second_one_takes_the_place_of_the_first_and_drafts_are_not_shown(tmp_
     (path.parent / ".speed.json").write_text("{")
     assert path == tmp_path / FOLDER / "suite.json"
     assert read_all(tmp_path) == {"suite": Exhibit(title="later")}
+
+
+def test_one_can_be_taken_out(tmp_path):
+    TABLE.write(tmp_path, "suite")
+    remove(tmp_path, "suite"), remove(tmp_path, "never")
+    assert read_all(tmp_path) == {}
+    (tmp_path / FOLDER / "odd.json").mkdir()
+    with pytest.raises(DataError, match="cannot be removed"):
+        remove(tmp_path, "odd")
+
+
+def test_those_older_than_a_file_are_known(tmp_path):
+    assert older_than(tmp_path, tmp_path / "results.json") == frozenset()
+    for name, at in (("a", 10), ("b", 30)):
+        os.utime(TABLE.write(tmp_path, name), (at, at))
+    (tmp_path / "results.json").write_text("{}")
+    os.utime(tmp_path / "results.json", (20, 20))
+    assert older_than(tmp_path, tmp_path / "results.json") == {"a"}
 
 
 @pytest.mark.parametrize("name", ["", "../suite", "Suite", ".suite", "a b", "a/b"])

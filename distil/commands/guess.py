@@ -35,7 +35,8 @@ def run(chosen: argparse.Namespace, command: str) -> None:
 
     blanks = guess([Guesser.load(*name) for name in models.named(chosen)], chosen.text, chosen.top)
     for blank in blanks:
-        print(f"{blank.text}\n\n{_table(blank)}\n")
+        note = f"\n({blank.note})" if blank.note else ""
+        print(f"{blank.text}{note}\n\n{_table(blank)}\n")
     if not (chosen.png or chosen.out):
         return
     png = guess_view.picture(blanks)

@@ -12,6 +12,7 @@ from distil.folder import prepared
 from distil.models.loading import load_config, weights_fingerprint
 from distil.prepare import FROM_RECIPE, fitted
 from distil.rundir import MODEL, RUN, STUDENT
+from distil.tables import Loss
 
 
 def export_of(run: Path) -> str:
@@ -23,7 +24,9 @@ def export_of(run: Path) -> str:
 
 
 def teacher_of(run: Path) -> str | None:
-    """Folder or hub name of a pretraining run's teacher; None of a fine-tuning, which does not say where it lay.
+    """Folder or hub name of a pretraining run's teacher; None where it was on labels alone.
+
+    None of a fine-tuning, too, which does not say where it lay.
 
     Raises DataError where the teacher is not there any more, or has other weights now.
     """
@@ -31,7 +34,10 @@ def teacher_of(run: Path) -> str | None:
         then = json.loads((run / RUN).read_text())
         if "fine-tuning" in then:
             return None
-        stated, weights = then["mathematics"]["model"]["teacher"], then["teacher"]
+        numbers = then["mathematics"]
+        if not Loss(**numbers["loss"]).needs_teacher:
+            return None  # it gave the initial weights at most
+        stated, weights = numbers["model"]["teacher"], then["teacher"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{run / RUN} cannot be read ({error}); is the folder a run of ours?") from error
     name = stated

@@ -15,6 +15,7 @@ from distil.folder import write_whole
 if TYPE_CHECKING:
     from distil.evaluation.examples import Evaluation
     from distil.evaluation.loaded import Loaded
+    from distil.evaluation.speed_table import Speeds
     from distil.tasks.task import Task
 
 HELP = "sizes, seconds for a whole set at batch 1, latencies, throughput; the same in int8 and as ONNX"
@@ -83,14 +84,25 @@ def run(chosen: argparse.Namespace, command: str) -> None:
     speeds = measure(entries, sorted(set(chosen.batches)), chosen.threads, [note] if note else [])
     print(f"\n{speeds.text()}\n")
     if chosen.out:
-        out = models.made(chosen.out)
-        try:
-            write_whole(out / "speed.json", json.dumps({**speeds.values(), "command": command}, indent=2) + "\n")
-        except OSError as error:
-            raise DataError(f"{out} cannot be written: {error.strerror}") from error
-        print(f"all figures: {out / 'speed.json'}")
-        for name, exhibit in speeds.exhibits(command).items():
-            print(f"for the report: {exhibit.write(out, name)}")
+        _leave(speeds, command, models.made(chosen.out))
+
+
+def _leave(speeds: Speeds, command: str, out: Path) -> None:
+    """All figures, and the tables for a report; one that was not measured this time goes. Raises DataError."""
+    from distil import exhibit
+
+    figures = exhibit.figures_file(out, "speed")
+    try:
+        figures.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(figures, json.dumps({**speeds.values(), "command": command}, indent=2) + "\n")
+    except OSError as error:
+        raise DataError(f"{figures} cannot be written: {error.strerror}") from error
+    print(f"all figures: {figures}")
+    for name, made in speeds.exhibits(command).items():
+        if made is None:
+            exhibit.remove(out, name)
+        else:
+            print(f"for the report: {made.write(out, name)}")
 
 
 def evaluations(chosen: argparse.Namespace, task: Task | None, loaded: list[Loaded]) -> list[Evaluation]:

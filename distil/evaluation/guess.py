@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 import transformers
@@ -46,15 +46,15 @@ class Guesses:
 
 @dataclass(frozen=True)
 class Blank:
-    """A place to be guessed: the text with ``____`` there, and the guesses of each model."""
+    """A place to be guessed: the text with ``____`` there, and the guesses of each model.
+
+    ``note`` names the models that saw less of the text than the others, and what they saw.
+    """
 
     text: str
     temperatures: tuple[float, ...]
     models: tuple[Guesses, ...]
-
-    def values(self) -> dict[str, Any]:
-        """Everything as plain values that a JSON file can hold."""
-        return asdict(self)
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,22 @@ class Guesser:
     def shown(self, text: str) -> list[str]:
         """The text with ____ in place of each mask in turn; of a causal model up to what it guesses."""
         before, *after = self._split(text)
-        if family_of(self.model.config).causal:
+        if self.causal:
             return [f"{before.rstrip()} {BLANK}"]
         parts = [before, *after]
         return [
             "".join(part + mark for part, mark in zip(parts, [*marks, ""], strict=True))
             for marks in ([BLANK if j == i else MASK for j in range(len(after))] for i in range(len(after)))
         ]
+
+    @property
+    def causal(self) -> bool:
+        """Whether it guesses the token after a text."""
+        return family_of(self.model.config).causal
+
+    def ignores(self, text: str) -> bool:
+        """Whether there is text that it does not see: after the mask, of a causal model."""
+        return self.causal and any(part.strip() for part in self._split(text)[1:])
 
     def _split(self, text: str) -> list[str]:
         masks = {*_COMMON, self.tokenizer.mask_token} - {None}
@@ -104,7 +113,7 @@ class Guesser:
     def _encoded(self, text: str) -> tuple[list[int], list[int]]:
         """Ids, and the places whose logits are the guesses."""
         family, parts = family_of(self.model.config), self._split(text)
-        if family.causal:
+        if self.causal:
             if len(parts) > 2:
                 raise ConfigError(
                     f"{self.name}, a {family.name}, guesses the token after the text: give one {MASK}, or none"
@@ -173,8 +182,10 @@ def guess(
     by_model = [guesser.guess(text, top, temperatures) for guesser in guessers]
     if len({len(blanks) for blanks in by_model}) > 1:
         raise ConfigError(f"the tokenizers of {' and '.join(g.name for g in guessers)} find other numbers of masks")
-    texts = guessers[0].shown(text)
+    fullest = min(guessers, key=lambda guesser: guesser.causal)
+    blind = [g for g in guessers if not fullest.causal and g.ignores(text)]
+    note = "; ".join(f"{g.title} saw only: {g.shown(text)[0]}" for g in blind)
     return [
-        Blank(shown, tuple(temperatures), models)
-        for shown, models in zip(texts, zip(*by_model, strict=True), strict=True)
+        Blank(shown, tuple(temperatures), models, note)
+        for shown, models in zip(fullest.shown(text), zip(*by_model, strict=True), strict=True)
     ]

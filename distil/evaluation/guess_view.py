@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import logging
+import os
 import unicodedata
 import warnings
 from collections.abc import Callable, Sequence
@@ -119,6 +121,10 @@ def fitted(text: str, width: int) -> str:
 
 def picture(blanks: Sequence[Blank]) -> bytes:
     """A PNG: a row for each blank, a panel for each model, two bars for each guess."""
+    # Whatever else the environment names would be looked for, and refused, as matplotlib is imported; and that its
+    # cache of fonts has no place is nobody's news.
+    os.environ["MPLBACKEND"] = "agg"
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -127,7 +133,7 @@ def picture(blanks: Sequence[Blank]) -> bytes:
     FigureCanvasAgg(figure)
     rows = figure.subfigures(len(blanks), 1, squeeze=False)[:, 0]
     for row, blank in zip(rows, blanks, strict=True):
-        row.suptitle(blank.text, parse_math=False, wrap=True)
+        row.suptitle("\n".join(_said(blank)), parse_math=False, wrap=True)
         whole = 100 * max(max(guesses.top[0].probabilities) for guesses in blank.models)
         for axes, guesses in zip(row.subplots(1, models, squeeze=False)[0], blank.models, strict=True):
             height = 0.8 / len(blank.temperatures)
@@ -149,13 +155,18 @@ def picture(blanks: Sequence[Blank]) -> bytes:
     return out.getvalue()
 
 
+def _said(blank: Blank) -> list[str]:
+    """The text, and who saw less of it."""
+    return [blank.text, f"({blank.note})"] if blank.note else [blank.text]
+
+
 def exhibit(blanks: Sequence[Blank], png: bytes, command: str) -> Exhibit:
     """The guesses for a run's report; of several blanks the first column has the number, then the rank."""
     rows = []
     for number, blank in enumerate(blanks, 1):
         before = f"{number}: " if len(blanks) > 1 else ""
         rows += [(before + rank, *line) for rank, *line in cells(blank)]
-    texts = "; ".join(blank.text for blank in blanks)
+    texts = "; ".join(" ".join(_said(blank)) for blank in blanks)
     return Exhibit(
         title="Guesses",
         note=f"{texts} \u2013 the most probable tokens, in per cent; a higher T keeps their order, flatter.",

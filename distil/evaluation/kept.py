@@ -12,7 +12,6 @@ from distil.tasks.metrics import pearson
 from distil.tasks.task import CLASSIFICATION, REGRESSION, SPANS
 
 MLM, CLM = "mlm", "clm"
-KINDS = (MLM, CLM, CLASSIFICATION, REGRESSION, SPANS)
 # How agreement is to be read, by kind.
 ALIKE = {
     MLM: "of all tokens those for which a form's likeliest id is that of fp32",

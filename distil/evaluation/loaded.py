@@ -27,7 +27,7 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in fp32 with stock attention, under the ``title`` of its rows; ``kind`` is one of ``kept.KINDS``."""
+    """A model in fp32 with stock attention, under the ``title`` of its rows; ``kind`` is one of ``kept.ALIKE``."""
 
     title: str
     name: str

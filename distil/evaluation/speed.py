@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ SEQUENCES = 20
 TOKENS = 128
 ROUNDS = 10
 FOR_THROUGHPUT = 128  # sequences of each batch size, all sizes the same; of a smaller set some come again
+LEAST_BATCHES = 4  # timed of each size, the same ones again where there are fewer
 
 Runner = Callable[[Inputs], Tensor]
 Key = TypeVar("Key")  # by which a runner is known
@@ -78,7 +80,8 @@ def throughput(
 ) -> dict[Key, dict[int, float]]:
     """{runner: {batch size: sequences a second}}, by turns; ``sets`` has each runner's examples and pad id.
 
-    Sequences are the first of the set, sorted by length, so that little of a batch is padding.
+    Sequences are the first FOR_THROUGHPUT of the set, or as many as a larger batch has, and of a smaller set its first
+    ones again. They are sorted by length, so that little of a batch is padding.
     """
     found: dict[Key, dict[int, float]] = {name: {} for name in runners}
     for size in sizes:
@@ -86,9 +89,11 @@ def throughput(
         work = {}
         for name, (examples, pad_id) in sets.items():
             taken = sorted(itertools.islice(itertools.cycle(examples), count), key=lambda example: len(example.ids))
-            work[name] = batches(taken, size, pad_id)
+            once = batches(taken, size, pad_id)
+            work[name] = once * math.ceil(LEAST_BATCHES / len(once))
+        times = math.ceil(LEAST_BATCHES * size / count)
         for name, seconds in take_turns(runners, work, rounds=2, warm_up=1, title=f"batches of {size}").items():
-            found[name][size] = count / sum(seconds)
+            found[name][size] = times * count / sum(seconds)
     return found
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from distil.report.events import Curve
 from distil.report.figures import SHARE, short, shown
 from distil.report.markup import Markup, element
 from distil.report.panels import Panel, Series
-from distil.report.record import Curve
 from distil.report.thinning import thinned
 
 WIDTH, HEIGHT = 360, 190

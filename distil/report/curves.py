@@ -16,20 +16,27 @@ NO_CURVES = f"No curves: there are no event files with scalars in {TENSORBOARD}/
 
 def curves_part(record: Record) -> Markup:
     """Headings and charts of every tag; a sentence where there is none."""
+    damage = _damage(record)
     if not record.curves:
-        return element("section", element("h2", "Curves"), element("p", NO_CURVES, class_="note"))
+        return element("section", element("h2", "Curves"), damage or element("p", NO_CURVES, class_="note"))
     last = max(int(curve.steps[-1]) for curve in record.curves.values())
     parts: list[Markup] = []
-    found = sections(record.curves)
+    found = sections(record.curves, record.task is not None)
     for title, panels in found.items():
         figures = [_figure(panel, last) for panel in panels]
         parts += [element("h3", title), element("div", *figures, class_="charts")]
     series = [series for panels in found.values() for panel in panels for series in panel.series]
     some_noisy = any(one.drawn is not one.curve for one in series)
     return element(
-        "section", element("h2", "Curves"), element("p", _how_to_read(some_noisy), class_="note"), *parts,
-        _told(record),
+        "section", element("h2", "Curves"), element("p", _how_to_read(some_noisy), class_="note"), damage,
+        *parts, _told(record),
     )  # fmt: skip
+
+
+def _damage(record: Record) -> Markup:
+    """Which files could not be read to their ends."""
+    lines = (f"{TENSORBOARD}/{name} is damaged: curves lack what it has after that." for name in record.damaged)
+    return joined(element("p", line, class_="note warning") for line in lines)
 
 
 def _how_to_read(some_noisy: bool) -> str:

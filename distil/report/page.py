@@ -44,6 +44,7 @@ def make(run: Path, out: Path | None = None) -> Path:
 def page(record: Record) -> str:
     """The whole file."""
     title = words.title(record)
+    place = words.place(record)
     style, script = (Markup((_HERE / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
     policy = f"default-src 'none'; img-src data:; style-src {_digest(style)}; script-src {_digest(script)}"
     head = element(
@@ -52,7 +53,7 @@ def page(record: Record) -> str:
         element("meta", http_equiv="Content-Security-Policy", content=f"{policy}; base-uri 'none'; form-action 'none'"),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
-        element("title", f"{title} – distil"),  # noqa: RUF001
+        element("title", f"{title} · {place} – distil"),  # noqa: RUF001
         element("style", style),
     )
     body = element("body", element("main", *_parts(record, title)), _footer(), element("script", script))
@@ -81,7 +82,7 @@ def _parts(record: Record, title: str) -> list[Markup]:
     ]
     return [
         header, element("dl", *figures, class_="tiles") if figures else Markup(), results_part(record),
-        exhibits_part(record.exhibits), curves_part(record), plan_part(record), settings_part(record),
+        exhibits_part(record), curves_part(record), plan_part(record), settings_part(record),
     ]  # fmt: skip
 
 

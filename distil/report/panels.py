@@ -8,8 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
+from distil.report.events import Curve
 from distil.report.figures import of_tag
-from distil.report.record import Curve
 from distil.report.thinning import noisy, running_mean
 
 
@@ -25,7 +25,7 @@ class Series:
     @cached_property
     def drawn(self) -> Curve:
         """What is drawn in full: the curve, or the running mean of a noisy one, unless it is what was evaluated."""
-        return running_mean(self.curve) if not _evaluated(self.tag) and noisy(self.curve) else self.curve
+        return running_mean(self.curve) if not evaluated(self.tag) and noisy(self.curve) else self.curve
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,11 @@ _KNOWN = {
     "health/bad_steps": ("Bad steps", "without finite gradients, so far"),
     "health/spikes": ("Spikes", "of the loss, so far"),
 }
+# Of a fine-tuning, where they are not the same.
+_OF_FINE_TUNING = {
+    "loss/ce": ("KL to the teacher", "T² KL a sequence; of a value to be told, the squared difference"),
+    "loss/cos": ("Cosine distance", "1 − cosine of the last hidden states of [CLS]"),
+}
 _TOGETHER = {"loss_weighted": ("Terms of the loss", "each times its weight")}  # all of a first part in one panel
 _TERMS = {"ce": "KL", "mlm": "masked LM", "clm": "causal LM", "cos": "cosine", "mse": "logits", "hidden": "hidden"}
 _PLAIN = {"teacher/mlm_loss": "loss/mlm", "teacher/clm_loss": "loss/clm"}  # {the teacher's curve: whose panel it is in}
@@ -87,8 +92,9 @@ MOST = 6  # curves in a panel
 COUNTERS = {"data/tokens", "data/epoch", "speed/eta_hours"}  # straight lines, of which the end says all
 
 
-def sections(curves: Mapping[str, Curve]) -> dict[str, list[Panel]]:
+def sections(curves: Mapping[str, Curve], fine_tuning: bool = False) -> dict[str, list[Panel]]:
     """{title of a section: its panels}, of every tag but those of ``told``."""
+    known = _KNOWN | (_OF_FINE_TUNING if fine_tuning else {})
     moving = _drawn(curves)
     beside = {tag: _beside(tag, moving) for tag in curves}
     found: dict[str, list[Panel]] = {}
@@ -102,7 +108,7 @@ def sections(curves: Mapping[str, Curve]) -> dict[str, list[Panel]]:
             panel = _together(first, members, moving)
         else:
             against = [other for other, whose in beside.items() if whose == tag]
-            panel = _alone(tag, against, curves)
+            panel = _alone(tag, against, curves, known)
         found.setdefault(section_of(tag), []).append(panel)
     return {title: found[title] for title in dict.fromkeys([*SECTIONS.values(), *found]) if title in found}
 
@@ -126,7 +132,7 @@ def name_of(tag: str) -> str:
     return name[:1].upper() + name[1:] or tag
 
 
-def _evaluated(tag: str) -> bool:
+def evaluated(tag: str) -> bool:
     """Whether a curve is of evaluations, whose figures stand elsewhere, too, and not of batches."""
     return tag == "score" or tag.startswith(_EVALUATED)
 
@@ -134,7 +140,7 @@ def _evaluated(tag: str) -> bool:
 def section_of(tag: str) -> str:
     """The section of the page that a tag belongs to: for an unknown family its own."""
     first = tag.partition("/")[0]
-    if _evaluated(tag):
+    if evaluated(tag):
         return LEARNING
     return SECTIONS.get(first, first or "Other")
 
@@ -149,7 +155,7 @@ def _in_order(tags: Iterable[str]) -> list[str]:
         section = titles.index(section_of(tag)) if section_of(tag) in titles else len(titles)
         if tag in first:
             return section, 0, first.index(tag)
-        if _evaluated(tag):
+        if evaluated(tag):
             return section, 1, 0
         if part in _TOGETHER:
             return section, 2, 0
@@ -180,8 +186,10 @@ def _together(first: str, tags: Sequence[str], curves: Mapping[str, Curve]) -> P
     return Panel(title, note, of_tag(tags[0]), series)
 
 
-def _alone(tag: str, against: Sequence[str], curves: Mapping[str, Curve]) -> Panel:
-    title, note = _KNOWN.get(tag, (name_of(tag), tag if name_of(tag).lower() != tag else ""))
+def _alone(
+    tag: str, against: Sequence[str], curves: Mapping[str, Curve], known: Mapping[str, tuple[str, str]]
+) -> Panel:  # fmt: skip
+    title, note = known.get(tag, (name_of(tag), tag if name_of(tag).lower() != tag else ""))
     name = "student" if against else ""
     series = [Series(tag, name, curves[tag])]
     series += [Series(other, "teacher", curves[other], reference=True) for other in against]

@@ -6,17 +6,15 @@ Only the identity must be there; a run that has just begun, was interrupted or c
 from __future__ import annotations
 
 import json
-import logging
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from distil import exhibit
 from distil.errors import DataError
+from distil.report.events import Curve, Events
 from distil.rundir import RESULTS, RUN
 
 if TYPE_CHECKING:  # it loads torch
@@ -25,15 +23,6 @@ if TYPE_CHECKING:  # it loads torch
 TENSORBOARD = "tensorboard"
 FINE_TUNING = "fine-tuning"  # of the identity of such a run
 AFTER = "student after"  # the row of the results that is the exported student's
-TEXT = "/text_summary"  # what TensorBoard adds to the tag of a text
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Values of one tag, by step; ``steps`` never fall."""
-
-    steps: np.ndarray
-    values: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -41,7 +30,8 @@ class Record:
     """A run as its folder has it; ``results`` is None before the end, ``task_results`` but for a fine-tuning's.
 
     ``sessions`` are the start and the last sign, in UNIX seconds, of each process that trained; ``texts`` are those of
-    the last one.
+    the last one. ``damaged`` are names of event files that could be read in part only, ``outdated`` those of
+    exhibits that were left before the results.
     """
 
     folder: Path
@@ -52,6 +42,8 @@ class Record:
     sessions: tuple[tuple[float, float], ...]
     exhibits: dict[str, exhibit.Exhibit]
     task_results: TaskResults | None = None
+    damaged: tuple[str, ...] = ()
+    outdated: frozenset[str] = frozenset()
 
     @property
     def step(self) -> int:
@@ -126,16 +118,25 @@ def read(folder: Path) -> Record:
     if not folder.is_dir():
         raise DataError(f"no folder {folder}; give that of a run, such as make run leaves in runs/quickstart")
     if not (folder / RUN).is_file():
-        inside = sorted(path.parent.name for path in folder.glob(f"*/{RUN}"))
-        hint = f"; it holds runs, give one of them: {', '.join(inside[:4])}" if inside else ""
+        inside = [
+            sorted(str(path.parent.relative_to(folder)) for path in folder.glob(f"{levels}{RUN}"))
+            for levels in ("*/", "*/*/")
+        ]
+        hint = ""
+        if any(inside):
+            deep = "" if inside[0] else " two levels down"
+            hint = f"; it holds runs{deep}, give one of them: {', '.join((inside[0] or inside[1])[:4])}"
         raise DataError(f"{folder} is no run of ours: it has no {RUN}{hint}")
     identity = _json(folder / RUN, "is the folder a run of ours?")
     results = _json(folder / RESULTS, "remove it to measure again") if (folder / RESULTS).exists() else None
     rows = [] if results is None else results.get("rows", [])
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{folder / RESULTS} cannot be read (rows is no list of objects); remove it to measure again")
-    curves, texts, sessions = _events(folder / TENSORBOARD)
-    record = Record(folder, identity, results, curves, texts, sessions, exhibit.read_all(folder))
+    events = Events.read(folder / TENSORBOARD)
+    record = Record(
+        folder, identity, results, events.curves, events.texts, events.sessions, exhibit.read_all(folder),
+        damaged=events.damaged, outdated=exhibit.older_than(folder, folder / RESULTS),
+    )  # fmt: skip
     if record.task is None or results is None:
         return record
     from distil.finetuning.results import TaskResults
@@ -151,48 +152,3 @@ def _json(path: Path, remedy: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError(f"{path} cannot be read (it holds no JSON object); {remedy}")
     return value
-
-
-def _events(folder: Path) -> tuple[dict[str, Curve], dict[str, str], tuple[tuple[float, float], ...]]:
-    """Curves and texts of all event files, without what a resumed run has done anew, and the run's sessions."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    from tensorboard.util import tb_logging
-
-    tb_logging.get_logger().setLevel(logging.CRITICAL)  # the end of a killed run's file is no news
-    if not folder.is_dir():
-        return {}, {}, ()
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
-    try:
-        events.Reload()
-        found = events.Tags()
-        scalars = {tag: events.Scalars(tag) for tag in found["scalars"]}
-        texts = {tag.removesuffix(TEXT): events.Tensors(tag) for tag in found["tensors"] if tag.endswith(TEXT)}
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{folder} cannot be read ({error}); remove it to have a page without curves") from error
-    curves = {}
-    for tag, values in scalars.items():
-        if not values:  # all of it belongs to steps that were done anew
-            continue
-        steps, numbers = np.array([v.step for v in values]), np.array([v.value for v in values], dtype=float)
-        order = np.argsort(steps, kind="stable")
-        curves[tag] = Curve(steps[order], numbers[order])
-    last = {name: _text(said[-1].tensor_proto.string_val) for name, said in texts.items() if said}
-    starts = sorted(said.wall_time for said in next(iter(texts.values()), []))
-    times = np.sort(np.concatenate([[v.wall_time for v in values] for values in scalars.values()] or [[]]))
-    return curves, last, _sessions(starts, times)
-
-
-def _sessions(starts: list[float], times: np.ndarray) -> tuple[tuple[float, float], ...]:
-    """From each start to the last sign before the next one."""
-    starts = starts or times[:1].tolist()
-    found = []
-    for start, following in zip(starts, [*starts[1:], np.inf][: len(starts)], strict=True):
-        within = times[(times >= start) & (times < following)]
-        found.append((start, float(within[-1]) if len(within) else start))
-    return tuple(found)
-
-
-def _text(parts: Any) -> str:
-    """A text as the monitor was given it, before it was indented to be preformatted."""
-    lines = (parts[0].decode("utf-8", "replace") if parts else "").splitlines()
-    return "\n".join(line.removeprefix("    ") for line in lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from distil.tasks.tables import TaskData, TaskLoss, TaskModel
 if TYPE_CHECKING:  # it loads torch
     from distil.finetuning.results import TaskResults
 
+OUTDATED = "Older than the results above: the run has gone on since, or was copied. The command makes it anew."
 _HEADS = {"name": "", "accuracy": "held-out accuracy", "milliseconds": "ms/sequence"}  # as results.table() has them
 _OF_FINE_TUNING = {"student": TaskModel, "loss": TaskLoss, "data": TaskData, "optimizer": Optimizer}
 _FIGURE = re.compile(r"[+\-−±<>~≈]?\s*[\d.∞–-]")  # noqa: RUF001 - how a cell begins that is a figure
@@ -95,15 +97,31 @@ def _flat(values: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
     return found
 
 
-def exhibits_part(exhibits: Mapping[str, Exhibit]) -> Markup:
-    """What evaluations left, in order of their names."""
-    if not exhibits:
+def exhibits_part(record: Record) -> Markup:
+    """What evaluations left, in order of their names; of a finished run without any, what adds some."""
+    heading = element("h2", "Evaluations")
+    if record.exhibits:
+        found = (_exhibit(e, name, name in record.outdated) for name, e in record.exhibits.items())
+        return element("section", heading, *found)
+    if record.results is None:
         return Markup()
-    return element("section", element("h2", "Evaluations"), *(_exhibit(e, name) for name, e in exhibits.items()))
+    lines = joined([element("code", command) for command in _evaluations(record)], "\n")
+    said = element("p", "None yet. These commands add some; then the page is to be made again.", class_="note")
+    return element("section", heading, said, element("pre", lines, class_="command", tabindex=0))
 
 
-def _exhibit(shown_one: Exhibit, name: str) -> Markup:
+def _evaluations(record: Record) -> list[str]:
+    """Commands that evaluate a finished run."""
+    run = shlex.quote(str(record.folder))
+    if record.task is None:
+        return [f"launch/evaluate.py {name} --run {run}" for name in ("guess", "speed")]
+    return [f"launch/evaluate.py speed --run {run} --teacher DIR_OR_NAME"]
+
+
+def _exhibit(shown_one: Exhibit, name: str, outdated: bool) -> Markup:
     parts: list[Markup] = [element("h3", shown_one.title)]
+    if outdated:
+        parts.append(element("p", OUTDATED, class_="note warning"))
     if shown_one.note:
         parts.append(element("p", shown_one.note, class_="note"))
     if shown_one.columns:

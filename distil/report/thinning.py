@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from distil.report.record import Curve
+from distil.report.events import Curve
 
 BUCKETS = 200  # of a chart about 300 pixels wide
 MEAN_OVER = 25  # the running mean reaches over so many parts of the run

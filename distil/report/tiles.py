@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from distil.report.figures import COUNT, NOTHING, SHARE, duration, millions, of_tag, shown
-from distil.report.panels import name_of
+from distil.report.panels import evaluated, name_of
 from distil.report.record import AFTER, Record
 from distil.tasks.metrics import mean_percent
 
@@ -133,8 +133,9 @@ def _of_curves(record: Record) -> Iterator[Tile]:
         yield Tile(shown(record.step, COUNT), "steps", share)
     for tag, curve in record.curves.items():
         part, _, name = tag.partition("/")
-        if tag == "loss/total" or (part in ("heldout", "validation") and not name.startswith("teacher_")):
-            step = f"at step {curve.steps[-1]:,}"
+        if tag == "loss/total" or (evaluated(tag) and not name.startswith("teacher_")):
+            split = "" if part in ("loss", "heldout", "score") else f"on {part}, "
+            step = f"{split}at step {curve.steps[-1]:,}"
             teacher = record.last(f"{part}/teacher_{name.rpartition('_')[2]}")
             kind = of_tag(tag)
             against = f"{step}; teacher {shown(teacher, kind)}" if teacher is not None else step

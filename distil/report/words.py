@@ -28,6 +28,11 @@ def title(record: Record) -> str:
     return name if isinstance(name, str) and name else record.folder.resolve().name
 
 
+def place(record: Record) -> str:
+    """The folder by the end of its path, which tells apart runs of one recipe or task."""
+    return "/".join(record.folder.resolve().parts[-2:]).lstrip("/")
+
+
 def finished(record: Record) -> bool:
     """Whether there are results, and none of steps after them."""
     measured = record.result("step")
@@ -124,14 +129,14 @@ def _count(number: str, what: str) -> str:
 
 def circumstances(record: Record) -> str:
     """Where, with what and how long it was trained."""
-    parts = [*_place(record), *_versions(record)]
+    parts = [place(record), *_placement(record), *_versions(record)]
     if record.seconds >= 1:
         times = len(record.sessions)
         parts.append(f"{duration(record.seconds)}{f' in {times} sessions' if times > 1 else ''}")
     return " · ".join(parts)
 
 
-def _place(record: Record) -> Iterator[str]:
+def _placement(record: Record) -> Iterator[str]:
     ds_config, device = record.settings("ds_config"), record.settings("versions").get("device")
     if isinstance(device, str):
         yield device

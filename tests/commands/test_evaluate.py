@@ -15,7 +15,7 @@ import transformers
 from PIL import Image
 
 from distil import errors
-from distil.exhibit import Exhibit, read_all
+from distil.exhibit import Exhibit, figures_file, read_all
 from distil.models.loading import load_config, weights_fingerprint
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +52,8 @@ def run_folder(folder_of, tmp_path):
     run, teacher = tmp_path / "run", str(folder_of("bert"))
     shutil.copytree(folder_of("distilbert"), run / "student")
     weights = weights_fingerprint(teacher, load_config(teacher))
-    identity = {"mathematics": {"model": {"teacher": teacher}}, "teacher": weights}
+    loss = {"temperature": 2.0, "alpha_ce": 5.0, "alpha_cos": 1.0}
+    identity = {"mathematics": {"model": {"teacher": teacher}, "loss": loss}, "teacher": weights}
     (run / "run.json").write_text(json.dumps(identity))
     return run
 
@@ -83,6 +84,14 @@ def test_guess_of_a_run_finds_its_models_and_its_folder(program, run_folder, fol
     assert there == out[: len(there)]
 
 
+def test_guess_says_who_saw_less_of_the_text(program, folder_of, tmp_path):
+    pair = ("--model", folder_of("gpt2"), "--teacher", folder_of("bert"))
+    code, out, _ = program("guess", "ba be [MASK] bi.", *pair, "--top", 1, "--out", tmp_path / "o")
+    assert code == 0 and out.startswith("ba be ____ bi.\n(student saw only: ba be ____)\n\n")
+    assert "ba be ____ bi. (student saw only: ba be ____)" in read_all(tmp_path / "o")["guess"].note
+    assert "saw only" not in program("guess", "ba be [MASK]", *pair, "--top", 1)[1]
+
+
 def test_guess_of_one_model(program, folder_of):
     code, out, _ = program("guess", "ba be", "--model", folder_of("gpt2"), "--top", 1)
     assert code == 0 and out.startswith("ba be ____") and "model" in out and "teacher" not in out
@@ -98,17 +107,21 @@ def test_speed_prints_and_leaves_its_figures(program, pair, tmp_path):
     assert [name for name in names if name and not name.startswith("-")] == [
         *rows, *papers, "sequences/s, batches of", *rows
     ]  # fmt: skip
-    figures = json.loads((tmp_path / "run" / "speed.json").read_text())
+    figures = json.loads(figures_file(tmp_path / "run", "speed").read_text())
     assert figures["sequences"] == 6 and figures["threads"] == torch.get_num_threads() == 1
     assert [row["throughput"].keys() for row in figures["rows"]] == [{"2", "4"}] * 4
-    assert list(read_all(tmp_path / "run")) == ["speed", "throughput"]
+    assert list(read_all(tmp_path / "run")) == ["speed", "speed_throughput"]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["evaluations"]
+    code, out, err = program("speed", *pair, *QUICK[:4], "--batches", "--out", tmp_path / "run")
+    assert (code, err) == (0, "") and "sequences/s" not in out
+    assert list(read_all(tmp_path / "run")) == ["speed"]  # no throughput of another time
 
 
 def test_speed_of_a_run_on_a_text(program, run_folder, tmp_path):
     (tmp_path / "t.txt").write_text("ba be bi bo bu bab\n" * 8)
     code, out, _ = program("speed", "--run", run_folder, *QUICK, "--text", tmp_path / "t.txt")
     assert code == 0 and f"4 lines of {tmp_path / 't.txt'}, 8.0 tokens" in out
-    rows = json.loads((run_folder / "speed.json").read_text())["rows"]
+    rows = json.loads(figures_file(run_folder, "speed").read_text())["rows"]
     assert [row["model"] for row in rows] == ["teacher", "student"] and all(0 <= row["score"] <= 1 for row in rows)
 
 
@@ -127,7 +140,7 @@ def test_speed_on_a_task_is_scored_as_the_task_is(program, folder_of, tmp_path):
         text, label = line.split("\t")
         with torch.no_grad():
             right += model(**tokenizer(text, return_tensors="pt")).logits.argmax().item() == int(label)
-    assert json.loads((tmp_path / "o" / "speed.json").read_text())["rows"][0]["score"] == right / 12
+    assert json.loads(figures_file(tmp_path / "o", "speed").read_text())["rows"][0]["score"] == right / 12
 
 
 MODEL = ("--model", "MODEL")

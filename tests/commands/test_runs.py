@@ -19,9 +19,10 @@ def run(folder_of, tmp_path):
     """A run whose teacher is a name in its recipe; the weights are those of a tiny BERT, wherever that is put."""
     weights = weights_fingerprint(str(folder_of("bert")), load_config(str(folder_of("bert"))))
 
-    def make(teacher: str) -> object:
+    def make(teacher: str, **loss: float) -> object:
         (tmp_path / "run").mkdir(exist_ok=True)
-        identity = {"mathematics": {"model": {"teacher": teacher}}, "teacher": weights}
+        loss = {"temperature": 2.0, "alpha_ce": 5.0, "alpha_mlm": 2.0, "alpha_cos": 0.0} | loss
+        identity = {"mathematics": {"model": {"teacher": teacher}, "loss": loss}, "teacher": weights}
         (tmp_path / "run" / "run.json").write_text(json.dumps(identity))
         return tmp_path / "run"
 
@@ -49,6 +50,10 @@ def test_a_teacher_that_has_gone_or_changed_is_refused(run, folder_of, tmp_path)
             teacher_of(run(str(teacher)))
         message = str(caught.value)
         assert said in message and str(teacher) in message and "give --teacher" in message and "\n" not in message
+
+
+def test_what_gave_the_initial_weights_alone_is_no_teacher(run, folder_of):
+    assert teacher_of(run(str(folder_of("bert")), alpha_ce=0.0)) is None
 
 
 def test_a_fine_tuning_does_not_say_where_its_teacher_lay(run, tmp_path):

@@ -101,6 +101,16 @@ def test_a_causal_model_beside_a_masked_one(folder_of):
     pair = [Guesser.load(f, str(folder_of(f))) for f in ("bert", "gpt2")]
     (blank,) = guess(pair, "ba be [MASK]", 4)
     assert blank.text == "ba be ____" and blank.models[1] == guess([pair[1]], "ba be", 4)[0].models[0]
+    assert blank.note == ""
+
+
+@pytest.mark.parametrize("order", [("bert", "gpt2"), ("gpt2", "bert")])
+def test_who_sees_less_of_the_text_is_named(folder_of, order):
+    pair = [Guesser.load(f, str(folder_of(f))) for f in order]
+    (blank,) = guess(pair, "ba be [MASK] bi", 4)
+    assert (blank.text, blank.note) == ("ba be ____ bi", "gpt2 saw only: ba be ____")
+    (alone,) = guess([pair[order.index("gpt2")]], "ba be [MASK] bi", 4)
+    assert (alone.text, alone.note) == ("ba be ____", "")
 
 
 def test_more_guesses_than_tokens_are_all_tokens(guesser):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -119,6 +122,26 @@ def test_odd_tokens_are_drawn_as_they_are_without_a_word():
         assert picture([blank(guesses("$model$", "$x$ \\frac{ \u53cb\u60c5 _a^"), text="${ ____")]).startswith(
             b"\x89PNG"
         )
+
+
+def test_who_saw_less_is_said_in_picture_and_exhibit():
+    told = Blank("a ____ b", (1.0, 2.0), ONE.models, "model saw only: a ____")
+    assert "a ____ b (model saw only: a ____) " in exhibit([told], picture([told]), "").note
+    assert picture([told]) != picture([Blank("a ____ b", (1.0, 2.0), ONE.models)])
+
+
+@pytest.mark.parametrize("variables", [{"MPLBACKEND": "nonsense"}, {"MPLCONFIGDIR": "/proc/nowhere"}])
+def test_a_picture_needs_nothing_of_the_environment(variables):
+    """In a process of its own, since a library reads that once."""
+    code = (
+        "from distil.evaluation.guess import *; from distil.evaluation.guess_view import picture; import sys\n"
+        "blank = Blank('a ____', (1.0,), (Guesses('m', (Guess('b', (0.5,)),), (0.5,), 9),))\n"
+        "sys.exit(picture([blank])[:4] != b'\\x89PNG')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=dict(os.environ) | variables, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_the_exhibit_of_a_report(tmp_path):

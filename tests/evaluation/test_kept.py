@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from distil.evaluation.kept import ALIKE, KINDS, alike, read
+from distil.evaluation.kept import ALIKE, CLM, MLM, alike, read
+from distil.tasks.task import CLASSIFICATION, REGRESSION, SPANS
 
 REAL = {"attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]])}
 
@@ -52,4 +53,4 @@ def test_answers_are_alike_where_both_ends_are():
 
 
 def test_every_kind_is_told_in_words():
-    assert ALIKE.keys() == set(KINDS)
+    assert ALIKE.keys() == {MLM, CLM, CLASSIFICATION, REGRESSION, SPANS}

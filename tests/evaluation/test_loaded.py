@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from distil.errors import ConfigError, DataError
-from distil.evaluation.kept import KINDS
+from distil.evaluation.kept import ALIKE
 from distil.evaluation.loaded import Loaded
 from distil.tasks.catalogue import find
 
@@ -28,7 +28,7 @@ from distil.tasks.catalogue import find
 def test_a_model_is_loaded_as_it_was_saved(folder_of, family, head, changes, kind):
     folder = folder_of(family, head, **changes)
     loaded = Loaded.of("model", str(folder))
-    assert loaded.kind == kind in KINDS
+    assert loaded.kind == kind in ALIKE
     assert json.loads((folder / "config.json").read_text())["architectures"] == [type(loaded.model).__name__]
     assert not loaded.model.training and loaded.model.config._attn_implementation == "sdpa"
     with safe_open(folder / "model.safetensors", "pt") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def test_the_figures_as_a_person_reads_them():
          "p50, ms": "100.0", "p90, ms": "120.5", "p99, ms": "130.0", "score, %": "87.0", "as fp32, %": "98.8"},
     ]  # fmt: skip
     assert SPEEDS.cells()[2][:5] == ("paper: BERT-base", "110 M", "-", "668", "1.00")
-    assert SPEEDS.cells()[3][:5] == ("paper: DistilBERT", "66 M", "207", "410", f"{668 / 410:.2f}")
+    assert SPEEDS.cells()[3][:5] == ("paper: DistilBERT", "66 M", "207 (app)", "410", f"{668 / 410:.2f}")
     columns, rows = SPEEDS.throughput_table()
     assert columns == ("sequences/s, batches of", "1", "64")
     assert rows == [("teacher fp32", "2.2", "10.0"), ("student onnx-int8", "9.0", "1,234.5")]
@@ -40,13 +41,33 @@ def test_the_figures_as_a_person_reads_them():
 
 def test_the_text_says_what_was_done():
     for said in ("1,500 pairs", "2 threads of a processor", "torch 2.13", "2026-01-02", "arXiv 1910.01108", "Score is"):
-        assert said in SPEEDS.text(), said
-    assert len(SPEEDS.text().split("\n\n")) == 3
+        assert said in SPEEDS.note, said
+    for said in ("tokenising is not timed", "their speed-up against its BERT", "66 M parameters in fp32 are 265 MB"):
+        assert said in SPEEDS.note, said
+    assert "tensors" not in SPEEDS.note  # of a file all of these are
+    int8 = replace(SPEEDS, rows=(*ROWS, replace(ROWS[1], form="int8")))
+    assert "MB are 10^6 bytes of a file, of int8 those of its tensors." in int8.note
+    table, note, rates, note_of_rates = SPEEDS.text().split("\n\n")
+    assert (note, note_of_rates) == (SPEEDS.note, SPEEDS.throughput_note) and table != rates
+
+
+@pytest.mark.parametrize(
+    ("sequences", "sizes", "said"),
+    [
+        (1500, (1, 64), "Of the set's first 128 sequences, as far as they fill batches, sorted by length"),
+        (20, (1,), "Of the set's 20 sequences, again and again up to 128, as far as they fill batches, sorted"),
+        (1500, (1, 256), "as far as they fill batches (of larger batches as many as fill one), sorted"),
+    ],
+)
+def test_what_throughput_is_of(sequences, sizes, said):
+    rows = tuple(replace(row, throughput=dict.fromkeys(sizes, 1.0)) for row in ROWS)
+    note = replace(SPEEDS, sequences=sequences, rows=rows).throughput_note
+    assert said in note and "2 threads" in note and "at least 4 batches of each size" in note
 
 
 def test_exhibits_of_a_report(tmp_path):
     made = SPEEDS.exhibits("evaluate.py speed")
-    assert list(made) == ["speed", "throughput"]
+    assert list(made) == ["speed", "speed_throughput"]
     for name, exhibit in made.items():
         assert Exhibit.read(exhibit.write(tmp_path, name)) == exhibit and exhibit.command == "evaluate.py speed"
     assert json.loads(json.dumps(SPEEDS.values()))["rows"][0]["latency"]["p50"] == 440.04
@@ -102,5 +123,5 @@ def test_models_whose_sequences_are_not_as_many(folder_of):
     sets = [Evaluation("x", tuple(Example((i, i + 1)) for i in range(n))) for n in (3, 20)]
     forms = [forms_of(m, [FP32], inputs_of(sets[0].examples, m.pad_id), 1) for m in models]
     speeds = measure(list(zip(models, sets, forms, strict=True)), [], 1)
-    assert [row.score for row in speeds.rows] == [None, None] and len(speeds.exhibits("")) == 1
+    assert [row.score for row in speeds.rows] == [None, None] and speeds.exhibits("")["speed_throughput"] is None
     assert speeds.cells()[0][8] == "-" and len(speeds.text().split("\n\n")) == 2

@@ -13,7 +13,8 @@ import numpy as np
 from distil.exhibit import PNG, Exhibit, Image
 from distil.finetuning.results import TaskResults
 from distil.monitor import Monitor
-from distil.report.record import Curve, Record
+from distil.report.events import Curve
+from distil.report.record import Record
 
 IDENTITY = {
     "recipe": "mine",

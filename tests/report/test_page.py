@@ -7,18 +7,17 @@ import hashlib
 import json
 import os
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from harness import ROOT, environment, tags
+from harness import tags
 from left import FINE_TUNED, RESULTS, leave, recorded, report, task_results
 
 from distil.errors import DataError
 from distil.exhibit import Exhibit
 from distil.report.page import PAGE, make, page
+from distil.report.tables import OUTDATED
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
 
@@ -126,6 +125,37 @@ def test_a_long_run_has_a_small_page_and_keeps_its_spike():
     assert "step 100 k" in text and re.search(r"between \S+ and 9,87[67]\.", text)
 
 
+def test_a_damaged_event_file_is_told(tmp_path):
+    run = report(leave(tmp_path), range(1, 21), {"loss/total": float})
+    file = next((run / "tensorboard").glob("events*"))
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    line = f"tensorboard/{file.name} is damaged: curves lack what it has after that."
+    assert line in Parts(make(run).read_text()).text
+    file.write_bytes(bytes(data[:1]) + b"x" + bytes(data[2:]))
+    parts = Parts(make(run).read_text())
+    assert line in parts.text and parts.of("svg") == []
+
+
+def test_a_finished_run_without_evaluations_says_how_to_get_some(tmp_path):
+    words = Parts(make(leave(tmp_path / "a run")).read_text()).words
+    for name in ("guess", "speed"):
+        assert f"launch/evaluate.py {name} --run '{tmp_path}/a run'" in words
+    task_results().write(leave(tmp_path / "b", FINE_TUNED, results=None))
+    words = Parts(make(tmp_path / "b").read_text()).words
+    assert f"launch/evaluate.py speed --run {tmp_path}/b --teacher DIR_OR_NAME" in words and "guess" not in words
+    assert "launch/evaluate.py" not in Parts(make(leave(tmp_path / "c", results=None)).read_text()).words
+
+
+def test_an_evaluation_of_an_earlier_student_is_told(tmp_path):
+    run = leave(tmp_path)
+    paths = [Exhibit(title=name).write(run, name) for name in ("earlier", "later")]
+    assert OUTDATED not in make(run).read_text()
+    os.utime(paths[0], (1, 1))
+    assert Parts(make(run).read_text()).text.count(OUTDATED) == 1
+
+
 def test_what_is_missing_is_said(tmp_path):
     text = " ".join(Parts(make(leave(tmp_path, results=None)).read_text()).text)
     assert "Unfinished: it has not reported a step yet" in text
@@ -178,62 +208,3 @@ def test_a_page_takes_the_place_of_an_earlier_one_whole_or_not_at_all(tmp_path):
     leave(run)
     assert make(run) == run / PAGE and (run / PAGE).read_text().startswith("<!doctype html>")
     assert sorted(path.name for path in run.iterdir()) == [PAGE, "results.json", "run.json"]
-
-
-# --- the program ---------------------------------------------------------------------------------------------------
-
-
-def program(*arguments, **variables):
-    """launch/report.py as a user starts it; without a display unless one is given."""
-    outside = {k: v for k, v in environment().items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")}
-    line = [sys.executable, "launch/report.py", *map(str, arguments)]
-    return subprocess.run(line, cwd=ROOT, env=outside | variables, capture_output=True, text=True, timeout=60)
-
-
-def test_the_program_says_where_the_page_is(tmp_path):
-    done = program(leave(tmp_path / "run"), "--open")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"report: {tmp_path}/run/report.html\n", "")
-    done = program(tmp_path / "run", "--out", tmp_path / "elsewhere.html")
-    assert (done.returncode, done.stdout) == (0, f"report: {tmp_path}/elsewhere.html\n")
-    assert (tmp_path / "elsewhere.html").read_text() == (tmp_path / "run" / PAGE).read_text()
-
-
-def test_a_browser_is_shown_the_page_where_there_is_a_display(tmp_path):
-    browser = tmp_path / "browser"
-    browser.write_text(f'#!/bin/sh\necho "$1" >{tmp_path}/shown\n')
-    browser.chmod(0o755)
-    done = program(leave(tmp_path / "a run"), "--open", DISPLAY=":7", BROWSER=f"{browser} %s")
-    assert done.stdout == f"report: {tmp_path}/a run/report.html, shown in your browser\n"
-    assert (tmp_path / "shown").read_text().strip() == (tmp_path / "a run" / PAGE).as_uri()
-
-
-@pytest.mark.parametrize(
-    ("spoil", "arguments", "message"),
-    [
-        (lambda run: None, ["nowhere"], "no folder nowhere; give that of a run"),
-        (lambda run: (run / "run.json").unlink(), ["{run}"], "is no run of ours: it has no run.json"),
-        (lambda run: (run / "results.json").write_text("[]"), ["{run}"], "it holds no JSON object"),
-        (lambda run: None, ["{run}", "--out", "{run}/no/where.html"], "cannot be written: No such file or directory"),
-        (lambda run: (run / PAGE).mkdir(), ["{run}"], "cannot be written: it is a folder; give another file by --out"),
-        (lambda run: Exhibit(title="t").write(run, "x").write_text("{"), ["{run}"], "x.json cannot be read"),
-    ],
-)  # fmt: skip
-def test_a_mistake_is_told_in_one_line_and_nothing_is_written(tmp_path, spoil, arguments, message):
-    run = leave(tmp_path / "run")
-    spoil(run)
-    before = sorted(tmp_path.rglob("*"))
-    done = program(*(argument.format(run=run) for argument in arguments))
-    assert (done.returncode, done.stdout) == (65, "")
-    assert message in done.stderr and done.stderr.count("\n") == 1 and done.stderr.startswith("error: ")
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_without_a_run_the_options_are_named():
-    done = program()
-    assert done.returncode == 78 and "RUN_DIR" in done.stderr and done.stderr.count("\n") == 1
-
-
-def test_make_report_shows_what_make_run_came_to():
-    line = ["make", "-n", "-o", ".venv/.ready", "report"]
-    said = subprocess.run(line, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=True).stdout
-    assert "python launch/report.py runs/quickstart --open" in said

@@ -30,6 +30,15 @@ def test_every_tag_has_one_place(tags, flat):
     assert sorted([*drawn, *told(made)]) == sorted(tags)
 
 
+def test_terms_of_a_fine_tuning_are_of_sequences():
+    made = curves("loss/ce", "loss/task")
+    notes = [
+        {panel.title: panel.note for panel in sections(made, fine_tuning)[LEARNING]}["KL to the teacher"]
+        for fine_tuning in (False, True)
+    ]
+    assert notes[0].startswith("nats a token") and notes[1].startswith("T² KL a sequence")
+
+
 def test_a_distillations_curves_are_in_an_order_that_tells_a_story():
     made = curves(
         "heldout/perplexity", "loss_weighted/ce", "loss_weighted/mlm", "loss/ce", "loss/mlm", "loss/total",

@@ -50,11 +50,47 @@ def test_the_end_of_a_killed_runs_file_may_be_cut(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("at", [0, 4, 9, 13, -5])  # of a record: its length, the checksum of that, its data, theirs
+def test_a_record_that_is_spoilt_is_noticed(tmp_path, capfd, at):
+    run = report(leave(tmp_path), range(1, 21), {"loss/total": float})
+    file = next((run / "tensorboard").glob("events*"))
+    data = bytearray(file.read_bytes())
+    assert read(run).damaged == ()
+    records = starts(data)
+    middle = records[len(records) // 2]
+    data[(middle if at >= 0 else records[len(records) // 2 + 1]) + at] ^= 1
+    file.write_bytes(data)
+    found = read(run)
+    assert found.damaged == (file.name,) and capfd.readouterr() == ("", "")
+    steps = found.curves["loss/total"].steps.tolist()
+    assert steps == list(range(1, len(steps) + 1)) and 0 < len(steps) < 20
+
+
+def starts(data: bytes) -> list[int]:
+    """Where the records of an event file begin."""
+    found, at = [], 0
+    while at < len(data):
+        found.append(at)
+        at += 8 + 4 + int.from_bytes(data[at : at + 8], "little") + 4
+    return found
+
+
+def test_a_file_that_is_cut_anywhere_is_not_damaged(tmp_path):
+    run = report(leave(tmp_path), range(1, 3), {"loss/total": float})
+    file = next((run / "tensorboard").glob("events*"))
+    data = file.read_bytes()
+    last = starts(data)[-1]
+    for end in range(last, len(data) + 1):
+        file.write_bytes(data[:end])
+        assert read(run).damaged == (), end
+
+
 def test_of_foreign_bytes_nothing_is_read(tmp_path, capfd):
     run = leave(tmp_path)
     (run / "tensorboard").mkdir()
     (run / "tensorboard" / "events.out.tfevents.1.x").write_bytes(bytes(range(256)) * 9)
-    assert read(run).curves == {}
+    found = read(run)
+    assert (found.curves, found.damaged) == ({}, ("events.out.tfevents.1.x",))
     assert capfd.readouterr() == ("", "")
 
 
@@ -96,6 +132,11 @@ def test_what_is_no_run_is_refused_with_the_runs_in_it(tmp_path):
     leave(tmp_path / "first"), leave(tmp_path / "second")
     with pytest.raises(DataError, match=r"it holds runs, give one of them: first, second$"):
         read(tmp_path)
+    for name in ("sst2/plain-seed1", "mnli/teacher-seed1"):
+        leave(tmp_path / "suite" / name)
+    two_down = "it holds runs two levels down, give one of them: mnli/teacher-seed1, sst2/plain-seed1$"
+    with pytest.raises(DataError, match=two_down):
+        read(tmp_path / "suite")
 
 
 def test_numbers_of_other_kinds_are_no_numbers(tmp_path):

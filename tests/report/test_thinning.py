@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from distil.report.record import Curve
+from distil.report.events import Curve
 from distil.report.thinning import BUCKETS, MEAN_OVER, noisy, running_mean, thinned
 
 

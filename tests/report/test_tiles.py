@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from left import CURVES, IDENTITY, RESULTS, recorded, run, task_results
+from left import CURVES, FINE_TUNED, IDENTITY, RESULTS, recorded, run, task_results
 
 from distil.report.tiles import tiles
 
@@ -39,6 +39,14 @@ def test_an_unfinished_run_has_where_it_stands():
         ("25.0 %", "held-out accuracy", "at step 2; teacher 50.0 %"),
     ]  # fmt: skip
     assert tiles(recorded({}, identity=IDENTITY)) == []
+
+
+def test_an_unfinished_fine_tuning_has_what_it_was_judged_on():
+    curves = {"test/accuracy": [0.5, 0.75], "validation_matched/agreement": [0.25, 0.5], "score": [50.0, 75.0]}
+    assert [(t.value, t.name, t.against) for t in tiles(run(identity=FINE_TUNED, curves=curves))][1:] == [
+        ("75.0 %", "accuracy", "on test, at step 2"), ("50.0 %", "agreement", "on validation_matched, at step 2"),
+        ("75", "score", "at step 2"),
+    ]  # fmt: skip
 
 
 def test_a_fine_tuning_is_held_against_its_teacher():

@@ -39,7 +39,7 @@ def test_of_another_kind_of_run_what_is_known_is_said():
     identity = {"kind": "other", "of": "texts", "teacher": "d157fb2037e8f3b3f3cc", "mathematics": 3, "recipe": [1]}
     found = run(identity=identity, texts={})
     assert words.lead(found) == "kind other; of texts. Trained for 2 steps on 100 tokens."
-    assert (words.title(found), words.circumstances(found)) == ("mine", "")
+    assert (words.title(found), words.circumstances(found)) == ("mine", "runs/mine")
     assert words.lead(recorded({}, identity={})) == "" and words.title(recorded({}, identity={})) == "mine"
 
 
@@ -64,7 +64,7 @@ def test_where_it_ran_and_for_how_long():
     ds_config = '{"ranks": 2, "config": {"bf16": {"enabled": true}, "zero_optimization": {"stage": 1}}}'
     found = run(texts=texts(ds_config=ds_config), sessions=((1000.0, 1060.0), (2000.0, 2107.0)))
     assert words.circumstances(found) == (
-        "a machine · 2 ranks · bf16 · ZeRO-1 · git 0123456789+ · torch 2.13.0 · 2 min 47 s in 2 sessions"
+        "runs/mine · a machine · 2 ranks · bf16 · ZeRO-1 · git 0123456789+ · torch 2.13.0 · 2 min 47 s in 2 sessions"
     )
 
 
