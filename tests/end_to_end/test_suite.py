@@ -179,7 +179,7 @@ def test_shares_make_the_whole_and_a_stop_ends_one(material, tmp_path):
         ({"ways": "twice"}, "no way twice"),
         ({"only": "2/2"}, "only is 2/2"),
         ({"seeds": 0}, "seeds is 0"),
-        ({"lrr": 1}, "unrecognized arguments: --lrr 1"),
+        ({"lrr": 1}, "unknown option --lrr (did you mean --lr?)"),
         ({"output_dir": "distil"}, "holds __init__.py, which is no suite's"),
     ],
 )
