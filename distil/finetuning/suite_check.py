@@ -68,8 +68,8 @@ def refuse_other_length(suite: Suite, members: Sequence[Member]) -> None:
             pupil = suite.member_folder(one.task, label, one.seed)
             if (pupil / RUN).exists():
                 raise ConfigError(
-                    f"{pupil} was taught by a teacher of {step:,} steps, which with more is another one; give "
-                    f"--max_steps {step} again, or another --output_dir"
+                    f"{pupil} was taught by its teacher as that was after {step:,} steps, and trained on it is another "
+                    f"teacher; give --max_steps {step} again, or another --output_dir"
                 )
 
 

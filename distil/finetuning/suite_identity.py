@@ -68,7 +68,10 @@ class Identities:
         return self._suite.start(one.label)
 
     def _other_data(self, one: Member) -> str:
-        if one.numbers is None or DATA not in (notes := one.notes()):
+        """Where the text of a run that is asked for lay, if elsewhere; other tasks may come from elsewhere."""
+        suite = self._suite
+        asked = one.task.name in {task.name for task in suite.tasks} and one.seed in suite.seeds
+        if one.numbers is None or not asked or DATA not in (notes := one.notes()):
             return ""
         then, now = str(notes[DATA]), one.numbers.source.data
         return "" if _place(then) == _place(now) else f"data: {then or 'the hub'} there, {now or 'the hub'} here"

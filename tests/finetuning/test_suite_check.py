@@ -115,8 +115,8 @@ def test_a_teacher_that_has_taught_is_not_trained_on(asks):
         with pytest.raises(ConfigError) as caught:
             refuse_other_length(asked, members_of(asked))
         assert str(caught.value) == (
-            f"{pupil.folder} was taught by a teacher of 10 steps, which with more is another one; give --max_steps 10 "
-            "again, or another --output_dir"
+            f"{pupil.folder} was taught by its teacher as that was after 10 steps, and trained on it is another "
+            "teacher; give --max_steps 10 again, or another --output_dir"
         )
     teacher.note({"total_steps": 10})
     refuse_other_length(asked, members_of(asked))

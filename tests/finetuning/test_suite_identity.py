@@ -132,6 +132,9 @@ def test_a_run_that_was_made_on_other_data_is_another(asks, language_model, tmp_
         asked = asks(data=data)
         apart = Identities(asked).apart(member(asked, "rte", "student", 1))
         assert apart.startswith("data: ") and apart.endswith(said) and "texts there" in apart
+    for elsewhere in ({"tasks": "cola"}, {"seed": 7}):  # of a task that is not asked for, or a seed: its text decides
+        asked = asks(data=f"{tmp_path}/others", **elsewhere)
+        assert Identities(asked).apart(member(asked, "rte", "student", 1)) == ""
 
 
 def test_weights_are_hashed_again_where_they_have_changed(suite, language_model, tmp_path):
