@@ -12,58 +12,19 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from harness import ROOT, Started, command, environment, make_teacher
+from harness import ROOT, Started, command, environment
 from safetensors.torch import load_file
-from sets import reviews
+from suites import NUMBERS, PROGRAM, TASKS, arguments, make_material, suite, words
 
 from distil.exhibit import read_all
 from distil.models.loading import load_config, weights_fingerprint
 
-PROGRAM = "launch/evaluate.py"
-NUMBERS = {
-    "lr": 3e-3, "epochs": 2, "max_length": 32, "log_every": 1, "save_every": 1, "precision": "fp32", "batch_size": 8,
-    "micro_batch_size": 4,
-}  # fmt: skip
 CLOCKED = {"seconds", "from_step"}
-TASKS = ("sst2", "rotten-tomatoes")
-
-
-def write_tsv(path: Path, count: int, seed: int, column: str) -> None:
-    rows = [f"{text}\t{int(label == 'good')}" for text, label in reviews(count, seed)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join([f"{column}\tlabel", *rows]) + "\n")
 
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory) -> Path:
-    """A random BERT, a smaller one, a task as GLUE's folder has it, and one with a file for each split."""
-    folder = tmp_path_factory.mktemp("suite")
-    make_teacher(folder / "bert")
-    make_teacher(folder / "small", layers=2)
-    write_tsv(folder / "data" / "SST-2" / "train.tsv", 48, 1, "sentence")
-    write_tsv(folder / "data" / "SST-2" / "dev.tsv", 40, 2, "sentence")
-    for seed, (split, count) in enumerate({"train": 48, "validation": 32, "test": 40}.items(), 3):
-        write_tsv(folder / "data" / f"{split}.tsv", count, seed, "text")
-    return folder
-
-
-def words(**given: object) -> list[str]:
-    return [word for name, value in given.items() for word in (f"--{name}", str(value))]
-
-
-def arguments(material: Path, folder: Path, **given: object) -> list[str]:
-    named = {
-        "model": material / "small", "teacher": material / "bert", "data": material / "data", "tasks": ",".join(TASKS),
-        "seeds": 1, "output_dir": folder,
-    } | NUMBERS | given  # fmt: skip
-    return ["suite", *words(**named)]
-
-
-def suite(ranks: int | None, *line: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    line = command(ranks, *line, program=PROGRAM)
-    result = subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=400)
-    assert result.returncode == code, f"{result.args}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
-    return result
+    return make_material(tmp_path_factory.mktemp("suite"))
 
 
 def results(run: Path) -> dict:
