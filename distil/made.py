@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from distil.machine import device_name, machine
 from distil.placement import Placement
 
 COMPARED = ("precision", "ranks", "device")  # of two runs that are compared, these had better be the same
+_SHOWN = ("machine", "ranks", "precision", "ds_config", "torch", "deepspeed", "git")
+How = Mapping[str, Any]  # how a run was made, as ``made_now`` has it
 
 
 def made_now(placement: Placement, ranks: Ranks) -> dict[str, Any]:
@@ -47,3 +50,36 @@ def git_revision() -> str:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def in_words(made: Mapping[tuple[str, int], How]) -> list[str]:
+    """A line for all runs, by what they are called and their seed, that were made alike but for the day: which, how."""
+    alike: dict[str, list[tuple[str, int]]] = {}
+    for one, how in made.items():
+        alike.setdefault(_how(how), []).append(one)
+    found = []
+    for text, those in alike.items():
+        dates = sorted({str(made[one]["date"]) for one in those if "date" in made[one]})
+        days = f", {' to '.join(dict.fromkeys((dates[0], dates[-1])))}" if dates else ""
+        seeds: dict[str, list[int]] = {}
+        for name, seed in those:
+            seeds.setdefault(name, []).append(seed)
+        which = "; ".join(f"{name}, {seeds_in_words(numbers)}" for name, numbers in seeds.items())
+        found.append(f"- {len(those)} of {len(made)} runs{days}: {text}: {which}")
+    return found
+
+
+def seeds_in_words(seeds: Sequence[int]) -> str:
+    """Seeds as a person lists them."""
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+
+
+def _how(made: How) -> str:
+    """In words; of what is not there, a question mark."""
+    if not made.keys() & set(_SHOWN):
+        return "how and when they were made is not recorded"
+    of = {key: made.get(key, "?") for key in _SHOWN}
+    return (
+        f"{of['machine']}; {of['ranks']} rank(s), {of['precision']}, {of['ds_config']}; torch {of['torch']}, "
+        f"DeepSpeed {of['deepspeed']}, git {of['git']}"
+    )

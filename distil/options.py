@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import textwrap
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
@@ -102,18 +102,32 @@ def parse(
 
 
 def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> dict[str, Any]:
-    """What is given, by name. Raises ConfigError for an unknown option, with the nearest match, and empty bounds."""
+    """What is given, by name, of a parser or of the command of it that is given, too.
+
+    Raises ConfigError for an unknown option, with the nearest match, and for bounds that leave nothing to do.
+    """
     values, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        known = [action.option_strings[-1] for action in parser._actions if action.option_strings]
-        raise ConfigError(
-            f"unknown option {unknown[0]}{nearest(unknown[0].split('=')[0], known)}; --help lists the options"
-        )
     given = vars(values)
+    if unknown:
+        raise ConfigError(
+            f"unknown option {unknown[0]}{nearest(unknown[0].split('=')[0], _options_of(parser, given))}; --help lists "
+            "the options"
+        )
     for name in ("max_steps", "max_hours"):
         if given.get(name) is not None and not given[name] > 0:
             raise ConfigError(f"{name} is {given[name]}; it must be above 0")
     return given
+
+
+def _options_of(parser: argparse.ArgumentParser, given: Mapping[str, Any]) -> list[str]:
+    """Options of a parser and, where it has commands, of the one that is given."""
+    known = []
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            known += _options_of(action.choices[given[action.dest]], given)
+        elif action.option_strings and action.help != argparse.SUPPRESS:
+            known.append(action.option_strings[-1])
+    return known
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):

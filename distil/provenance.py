@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from distil.made import COMPARED
+from distil.made import COMPARED, How, in_words, seeds_in_words
 from distil.members import MADE
 from distil.variants import WHOLE
 from distil.variation import Line, table
-
-How = Mapping[str, Any]  # how a run was made, as ``made_now`` has it
 
 
 def document(lines: Sequence[Line], numbers: Mapping[str, Any], warnings: Sequence[str]) -> str:
@@ -21,27 +19,11 @@ def document(lines: Sequence[Line], numbers: Mapping[str, Any], warnings: Sequen
     title = f"# Ablation of the recipe {numbers['recipe']['name']}"
     notes = [line for text in warnings for line in (text, "")]
     commands = [f"    {command}" for command in numbers["commands"]]
+    made = numbers.get(MADE, {})
+    how = {(name, seed): made.get(f"{name}-seed{seed}", {}) for name, seed in runs}
     return "\n".join(
-        [title, "", table(lines), "", *notes, length, "", *commands, "", *_made(runs, numbers.get(MADE, {})), ""]
+        [title, "", table(lines), "", *notes, length, "", *commands, "", *in_words(how), ""]
     )  # fmt: skip
-
-
-def _made(runs: Sequence[tuple[str, int]], made: Mapping[str, How]) -> list[str]:
-    """A line for all runs that were made alike, but for the day: how, and which they are."""
-    alike: dict[str, list[tuple[str, int]]] = {}
-    for name, seed in runs:
-        how = made.get(f"{name}-seed{seed}")
-        alike.setdefault(_how(how) if how else "how and when they were made is not recorded", []).append((name, seed))
-    found = []
-    for text, those in alike.items():
-        dates = [str(made.get(f"{name}-seed{seed}", {}).get("date", "")) for name, seed in those]
-        days = " to ".join(dict.fromkeys((min(dates), max(dates))))
-        seeds: dict[str, list[int]] = {}
-        for name, seed in those:
-            seeds.setdefault(name, []).append(seed)
-        which = "; ".join(f"{name}, {_seeds(numbers)}" for name, numbers in seeds.items())
-        found.append(f"- {len(those)} of {len(runs)} runs{f', {days}' if days else ''}: {text}: {which}")
-    return found
 
 
 def unlike(runs: Iterable[tuple[str, int]], made: Mapping[str, How]) -> list[str]:
@@ -56,22 +38,7 @@ def unlike(runs: Iterable[tuple[str, int]], made: Mapping[str, How]) -> list[str
         if apart:
             found.setdefault(", ".join(apart), {}).setdefault(name, []).append(seed)
     rows = [
-        f"{'; '.join(f'{name}, {_seeds(seeds)}' for name, seeds in those.items())}: {apart} of the whole recipe"
+        f"{'; '.join(f'{name}, {seeds_in_words(seeds)}' for name, seeds in those.items())}: {apart} of the whole recipe"
         for apart, those in found.items()
     ]
     return [f"warning: runs that are compared are not made alike: {'; '.join(rows)}"] if rows else []
-
-
-def _seeds(seeds: Sequence[int]) -> str:
-    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
-
-
-def _how(made: How) -> str:
-    """In words; of what is not there, a question mark."""
-    of = {
-        key: made.get(key, "?") for key in ("machine", "ranks", "precision", "ds_config", "torch", "deepspeed", "git")
-    }
-    return (
-        f"{of['machine']}; {of['ranks']} rank(s), {of['precision']}, {of['ds_config']}; torch {of['torch']}, "
-        f"DeepSpeed {of['deepspeed']}, git {of['git']}"
-    )

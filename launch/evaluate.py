@@ -27,7 +27,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=options.Parser)
     for name, command in COMMANDS.items():
         command.add(commands.add_parser(name, help=command.HELP, description=command.__doc__, **how))
-    chosen = parser.parse_args()
+    chosen = argparse.Namespace(**options.parsed(parser, sys.argv[1:]))
     sys.stdout.reconfigure(errors="replace")  # tokens have signs that not every terminal's encoding has
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # as in pretrain.py
     typed = [word for word in sys.argv[1:] if not word.startswith("--local_rank")]

@@ -39,7 +39,8 @@ cd "${SLURM_SUBMIT_DIR:?this is a batch script: sbatch slurm/...}"
 how_far() {
     local suite
     suite=$(value_of output_dir . "$@")
-    printf '%s\n' "$suite"/*/*/checkpoints/step-* "$suite"/*/*/{results,cross}.json
+    printf '%s\n' "$suite"/*/*/checkpoints/step-* "$suite"/*/*/results.json
+    stat --format='%n %Y %s' "$suite"/*/*/cross.json 2>/dev/null || : # grows by a figure at a time
 }
 
 train python slurm/start_node.py launch/evaluate.py suite \

@@ -183,6 +183,22 @@ def test_options_load_no_heavy_library():
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
+    [
+        ("suite --model m --max_step 3", "unknown option --max_step (did you mean --max_steps?)"),
+        ("suite --model m --max_steps -1", "max_steps is -1; it must be above 0"),
+        ("suite --model m --max_hours 0", "max_hours is 0.0; it must be above 0"),
+        ("speed --modle m", "unknown option --modle (did you mean --model?)"),
+        ("speed --ways plain", "unknown option --ways"),  # which is another command's
+    ],
+)
+def test_a_mistake_in_what_follows_a_command_is_one_line(arguments, said):
+    result = python("launch/evaluate.py", *arguments.split())
+    assert result.returncode == 78 and result.stdout == ""
+    assert result.stderr.startswith(f"error: {said}") and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
     [(["--temprature", "3"], "--temperature"), (["--deepspeed", "no/where.json"], "no/where.json")],
 )
 def test_the_program_ends_with_one_line_and_its_code(arguments, said):

@@ -37,7 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--only", metavar="K/N", help="do the Kth of N shares of all pairs of task and seed, from 0: of a SLURM array"
     )
     suite.add_argument(
-        "--cross", metavar="true|false", type=boolean, default=True, help="try each task's student on the other tasks"
+        "--cross", metavar="true|false", type=boolean, default=True, help="try each task's students on the other tasks"
     )
     options.add_options(parser, (*SOURCE, "model", "teacher"), FOLDER)
 

@@ -14,30 +14,22 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from distil.data.tokenizer import fingerprint, load_tokenizer
 from distil.engine.device import precisions_of
 from distil.engine.ranks import Ranks
 from distil.errors import ConfigError
 from distil.finetuning import cross, run, suite_report
 from distil.finetuning.results import TaskResults
-from distil.finetuning.suite_folder import (
-    Identities,
-    Member,
-    members_of,
-    members_there,
-    refuse_strangers,
-)  # fmt: skip
-from distil.finetuning.suite_options import DIRECT, SECOND, STUDENT, Suite
+from distil.finetuning.suite_check import refuse_other_length, refuse_text, shaped
+from distil.finetuning.suite_folder import DATA, TOTAL, Member, members_of, members_there, refuse_strangers
+from distil.finetuning.suite_identity import Identities
+from distil.finetuning.suite_options import STUDENT, Suite
 from distil.guard import Guard, together
 from distil.made import made_now
-from distil.models.families import family_of
-from distil.models.loading import load_config
 from distil.placement import Placement, place
-from distil.rundir import RESULTS, held
+from distil.rundir import RESULTS, finished, held
 from distil.stopping import StopRequest
 from distil.training import STOP, say
 
-TOTAL = "total_steps"  # in the notes of a run: how long its schedule is
 CHECKPOINTS = "checkpoints"  # folder of them within a run
 
 
@@ -50,11 +42,13 @@ def fit(suite: Suite, stop: StopRequest, command: str, out: Path | None) -> None
     how = suite.numbers(suite.tasks[0], STUDENT, suite.seeds[0]).run
     stop_file = suite.folder / (STOP if suite.only is None else f"{STOP}-{suite.only[0]}")
     with together(how, stop, stop_file) as (ranks, guard):
-        suite = ranks.first_does(lambda: _refused_or_shaped(suite))
-        members, same = members_of(suite), Identities()
+        suite = ranks.first_does(lambda: _shaped(suite))
+        members, same = members_of(suite), Identities(suite)
         share = suite.share()
         own = [one for one in members if (one.task.name, one.seed) in share]
         done = ranks.first_does(lambda: _done(members, same, suite))
+        ranks.first_does(lambda: refuse_other_length(suite, members))
+        ranks.first_does(lambda: refuse_text(one for one in own if one.folder not in done))
         _tell(suite, members, own, done, ranks)
         if suite.placing.dry_run:
             return
@@ -66,32 +60,12 @@ def fit(suite: Suite, stop: StopRequest, command: str, out: Path | None) -> None
         if left := [one.folder for one in members if one.folder not in done]:
             say(ranks, f"\n{_listed(left)}; the tables are made once they are there, by the same command")
             return
-        _finish(suite, members, placement, ranks, guard, command, out)
+        _finish(suite, same, placement, ranks, guard, command, out)
 
 
-def _refused_or_shaped(suite: Suite) -> Suite:
-    """The suite, with the shape of a student that is cut from a teacher: the model's own, where none is given.
-
-    Raises ConfigError and DataError for what would otherwise be found after hours.
-    """
+def _shaped(suite: Suite) -> Suite:
     refuse_strangers(suite.folder)
-    config = load_config(suite.model)
-    if set(suite.labels) & {SECOND} and _tokenizer(suite.model) != _tokenizer(suite.teacher):
-        raise ConfigError(
-            f"model {suite.model} and teacher {suite.teacher} have different tokenizers, so that the one cannot teach "
-            "the other; give another --teacher, or --ways without second"
-        )
-    if suite.teacher:
-        load_config(suite.teacher)
-    if DIRECT not in suite.labels or suite.shaped():
-        return suite
-    family = family_of(config)
-    own = {"student": family.name, "student_depth": family.number(config, "layers")}
-    return replace(suite, cut=own | dict(suite.cut))
-
-
-def _tokenizer(name: str) -> str:
-    return fingerprint(load_tokenizer(name))
+    return shaped(suite)
 
 
 def _placement(suite: Suite, one: Member, ranks: Ranks) -> Placement:
@@ -145,12 +119,12 @@ def _make(
     say(ranks, f"\nrun {members.index(one) + 1} of {len(members)}: {one.title}, in {one.folder}\n")
     placing = replace(suite.placing, output_dir=str(one.folder))
     job = run.settled(placing, one.numbers, ranks)
-    before = ranks.first_does(lambda: (one.folder / RESULTS).exists())
+    before = ranks.first_does(lambda: finished(one.folder, job))
     results = run.perform(placing, job, ranks, guard)
     made = {} if before else made_now(placement, ranks)  # of one that was finished already nothing is known
 
     def note() -> None:
-        one.note(one.notes() | made | {TOTAL: job.total_steps})
+        one.note(one.notes() | made | {TOTAL: job.total_steps, DATA: one.numbers.source.data})
         if results.step >= job.total_steps:  # nothing goes on from them, and of many runs they fill a disk
             shutil.rmtree(one.folder / CHECKPOINTS, ignore_errors=True)
 
@@ -159,21 +133,21 @@ def _make(
 
 
 def _finish(
-    suite: Suite, members: Sequence[Member], placement: Placement, ranks: Ranks, guard: Guard, command: str,
-    out: Path | None,
+    suite: Suite, same: Identities, placement: Placement, ranks: Ranks, guard: Guard, command: str, out: Path | None
 ) -> None:  # fmt: skip
-    """Make the tables, unless another process of the same suite is about to."""
+    """Make the tables, unless another process of the same suite is about to; the matrix last, since it takes time."""
     with ExitStack() as stack:
         if busy := ranks.first_does(lambda: _hold(suite, stack)):
             say(ranks, f"\nall runs are done, and the tables are being made: {busy}")
             return
-        runs = ranks.first_does(lambda: _all_there(suite, members))
-        cells = {}
-        typical = cross.medians(runs, STUDENT)
-        if suite.cross and len(typical) > 1:
-            say(ranks, "\neach task's student on the other tasks' text")
-            cells = cross.Crossing(typical, placement.precision, ranks, guard).fill()
-        ranks.first_does(lambda: suite_report.write(suite, runs, cells, command, out))
+        runs = ranks.first_does(lambda: _all_there(suite, same))
+        report = suite_report.Report(suite, runs, command, out)
+        ranks.first_does(report.write)
+        crossing = cross.Crossing(suite, cross.medians(runs), placement.precision, ranks, guard)
+        if suite.cross and crossing.several:
+            say(ranks, "\neach task's students on the other tasks' text")
+            cells = crossing.fill()
+            ranks.first_does(lambda: report.add(cells))
 
 
 def _hold(suite: Suite, stack: ExitStack) -> str:
@@ -187,15 +161,15 @@ def _hold(suite: Suite, stack: ExitStack) -> str:
     return ""
 
 
-def _all_there(suite: Suite, members: Sequence[Member]) -> dict[Member, TaskResults]:
+def _all_there(suite: Suite, same: Identities) -> dict[Member, TaskResults]:
     """Results of all that were asked for, and of the other runs in the folder that compare with them."""
-    asked, same = {one.folder for one in members}, Identities()
     found = {}
     for one in members_there(suite):
-        if one.folder not in asked and (apart := same.apart(one)):
+        apart = same.apart(one) if (one.folder / RESULTS).exists() else "it is not finished"
+        if apart:
             print(f"not in the table: {one.folder}: {apart}", flush=True)
-            continue
-        found[one] = one.results()
+        else:
+            found[one] = one.results()
     return found
 
 

@@ -57,9 +57,13 @@ class Suite:
         """Where one run of it is."""
         return self.folder / task.name / f"{label}-seed{seed}"
 
+    def start(self, label: str) -> str:
+        """The model that runs of a label fine-tune; empty where they cut one, or no teacher is given."""
+        return {TEACHER: self.teacher, DIRECT: ""}.get(label, self.model)
+
     def numbers(self, task: Task, label: str, seed: int) -> FineTuning:
         """The numbers of one run: those that launch/finetune.py would have. Raises ConfigError."""
-        models = {TEACHER: {"model": self.teacher}, DIRECT: dict(self.cut)}.get(label, {"model": self.model})
+        models = dict(self.cut) if label == DIRECT else {"model": self.start(label)}
         if label in TAUGHT:
             models |= {"teacher": str(self.member_folder(task, TEACHER, seed) / MODEL), **self.loss}
         return numbers_of({**self.given, **models, "task": task.name, "seed": seed})

@@ -21,7 +21,7 @@ PAPER = {
     "student": "paper: DistilBERT", "student, distilled twice": "paper: DistilBERT, twice",
     "teacher": "paper: BERT-base",
 }  # fmt: skip
-SOURCE = "Sanh et al. 2019, arXiv 1910.01108, Tables 1 and 2"
+SOURCE = "Sanh et al. 2019, arXiv 1910.01108"
 NONE = "-"
 
 
@@ -93,12 +93,6 @@ def _number(value: float | None) -> str:
     return NONE if value is None else f"{value:.1f}"
 
 
-def tasks_in(found: Found, order: Sequence[str]) -> list[str]:
-    """Names of the tasks of which anything is there, in this order."""
-    there = {task for (task, _), runs in found.items() if runs}
-    return [name for name in order if name in there]
-
-
 def lines_of(tasks: Sequence[str], found: Found) -> list[Line]:
     """A line for each label that has runs, the teacher first."""
     there = {label for (_, label), runs in found.items() if runs}
@@ -138,19 +132,51 @@ def _paper_rows(tasks: Sequence[Task]) -> list[list[str]]:
     return found
 
 
-def note(lines: Sequence[Line], seeds: Sequence[int]) -> str:
+def note(lines: Sequence[Line], seeds: Sequence[int], tasks: Sequence[Task], found: Found) -> str:
     """What one must know to read the table."""
     over = f"median \u00b1 half the range over {len(seeds)} seeds" if len(seeds) > 1 else f"of one seed, {seeds[0]}"
     parts = [
         f"A task's score is the mean of its metrics in per cent, {over}; the macro-score is the mean of the tasks'"
         f"{' medians' if len(seeds) > 1 else ' scores'}.",
-        "Minutes are of training, evaluations included, once over all tasks, of runs that nothing has interrupted.",
-        f"The paper's figures ({SOURCE}) are medians of 5 seeds; its models are BERT-base and DistilBERT, whatever is "
-        "measured here.",
+        *_examples(tasks, found),
+        "Minutes are of training this model alone, not of fitting its teacher, nor of pretraining; evaluations "
+        "included, once over all tasks, of runs that nothing has interrupted.",
+        *_of_paper(tasks),
     ]
     if any(line.label == DIRECT for line in lines):
         parts.insert(1, "Distilled directly: cut from the fitted teacher, without pretraining.")
     return " ".join(parts)
+
+
+def _examples(tasks: Sequence[Task], found: Found) -> list[str]:
+    """How much of each task has been read: of its first run, since a warning names those that differ."""
+    told = []
+    for task in tasks:
+        those = [one for (name, _), runs in found.items() if name == task.name for one in runs.values()]
+        for one in those[:1]:
+            judged = " and ".join(f"{count:,} ({split})" for split, count in one.judged.items())
+            told.append(f"{task.name} trained on {one.train_examples:,}, judged on {judged}")
+    return [f"Examples: {'; '.join(told)}."] if told else []
+
+
+def _of_paper(tasks: Sequence[Task]) -> list[str]:
+    """Where the paper's figures are from, and what of them is not quite what ours are."""
+    known = [task for task in tasks if task.paper]
+    if not known:
+        return []
+    tables = {True: "of GLUE medians of 5 seeds (Table 1)", False: "of IMDb and SQuAD those of Table 2"}
+    told = "; ".join(text for glue, text in tables.items() if any((task.name in GLUE) is glue for task in known))
+    parts = [
+        f"The paper's figures ({SOURCE}): {told}; its models are BERT-base and DistilBERT, whatever is measured here."
+    ]
+    lone = [task for task in known if all(len(figures) == 1 for figures in task.paper.values())]
+    if several := [task.name for task in lone if len(task.metrics) > 1]:
+        parts.append(
+            f"It prints one figure for {', '.join(several)} and names no metric: ours is the mean of the two there are."
+        )
+    if several := [task.name for task in lone if len(task.validations) > 1]:
+        parts.append(f"It prints one figure for {', '.join(several)}: ours is the mean of matched and mismatched.")
+    return parts
 
 
 def values(lines: Sequence[Line]) -> list[dict[str, Any]]:

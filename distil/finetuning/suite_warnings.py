@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distil.finetuning.results import TaskResults
-from distil.finetuning.suite_folder import Member, seeds_in_words
-from distil.made import COMPARED
+from distil.finetuning.suite_folder import Member
+from distil.made import COMPARED, seeds_in_words
+from distil.rundir import RUN
 
 
 def warnings(runs: Mapping[Member, TaskResults], made: Mapping[Member, Mapping[str, Any]]) -> list[str]:
@@ -21,6 +22,8 @@ def warnings(runs: Mapping[Member, TaskResults], made: Mapping[Member, Mapping[s
         for label in dict.fromkeys(one.label for one in of_task):
             steps = {one: f"{r.step:,} steps" for one, r in of_task.items() if one.label == label}
             found += _unlike(f"runs of {name}, {label}", steps)
+    for label in dict.fromkeys(one.label for one in runs):
+        found += _unlike(f"runs of {label}", {one: _settings(one) for one in runs if one.label == label})
     for key in COMPARED:
         found += _unlike("runs", {one: f"{key} {how[key]}" for one, how in made.items() if key in how})
     return found
@@ -39,6 +42,13 @@ def _missing(runs: Sequence[Member]) -> list[str]:
             if absent := [seed for seed in seeds if seed not in there]:
                 lacking.append(f"{task}, {label}: {seeds_in_words(absent)}")
     return [f"warning: not all runs are there: {'; '.join(lacking)}"] if lacking else []
+
+
+def _settings(one: Member) -> str:
+    """What sets runs of a label apart from those of others, as a run keeps it: its loss, and a cut student's shape."""
+    numbers = one.notes(RUN).get("fine-tuning", {})
+    values = {**numbers.get("loss", {}), **numbers.get("student", {})}
+    return " ".join(f"{name} {value}" for name, value in values.items())
 
 
 def _unlike(what: str, told: Mapping[Member, str]) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,57 +12,19 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from harness import ROOT, Started, command, environment, make_teacher
+from harness import ROOT, Started, command, environment
 from safetensors.torch import load_file
-from sets import reviews
+from suites import NUMBERS, PROGRAM, TASKS, arguments, make_material, suite, words
 
 from distil.exhibit import read_all
+from distil.models.loading import load_config, weights_fingerprint
 
-PROGRAM = "launch/evaluate.py"
-NUMBERS = {
-    "lr": 3e-3, "epochs": 2, "max_length": 32, "log_every": 1, "save_every": 1, "precision": "fp32", "batch_size": 8,
-    "micro_batch_size": 4,
-}  # fmt: skip
 CLOCKED = {"seconds", "from_step"}
-TASKS = ("sst2", "rotten-tomatoes")
-
-
-def write_tsv(path: Path, count: int, seed: int, column: str) -> None:
-    rows = [f"{text}\t{int(label == 'good')}" for text, label in reviews(count, seed)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join([f"{column}\tlabel", *rows]) + "\n")
 
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory) -> Path:
-    """A random BERT, a smaller one, a task as GLUE's folder has it, and one with a file for each split."""
-    folder = tmp_path_factory.mktemp("suite")
-    make_teacher(folder / "bert")
-    make_teacher(folder / "small", layers=2)
-    write_tsv(folder / "data" / "SST-2" / "train.tsv", 48, 1, "sentence")
-    write_tsv(folder / "data" / "SST-2" / "dev.tsv", 40, 2, "sentence")
-    for seed, (split, count) in enumerate({"train": 48, "validation": 32, "test": 40}.items(), 3):
-        write_tsv(folder / "data" / f"{split}.tsv", count, seed, "text")
-    return folder
-
-
-def words(**given: object) -> list[str]:
-    return [word for name, value in given.items() for word in (f"--{name}", str(value))]
-
-
-def arguments(material: Path, folder: Path, **given: object) -> list[str]:
-    named = {
-        "model": material / "small", "teacher": material / "bert", "data": material / "data", "tasks": ",".join(TASKS),
-        "seeds": 1, "output_dir": folder,
-    } | NUMBERS | given  # fmt: skip
-    return ["suite", *words(**named)]
-
-
-def suite(ranks: int | None, *line: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    line = command(ranks, *line, program=PROGRAM)
-    result = subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=400)
-    assert result.returncode == code, f"{result.args}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
-    return result
+    return make_material(tmp_path_factory.mktemp("suite"))
 
 
 def results(run: Path) -> dict:
@@ -112,7 +76,12 @@ def test_the_table_is_in_the_terminal_the_folder_and_the_report(material, whole)
         ("sst2", "teacher", 1), ("sst2", "student", 1)
     ]  # fmt: skip
     document = (out / "suite.md").read_text(encoding="utf-8")
-    for text in ("| student, distilled twice ", "| kept of the teacher ", "| paper: BERT-base ", "| fitted to sst2 "):
+    for text in (
+        "| student, distilled twice ",
+        "| kept of the teacher ",
+        "| paper: BERT-base ",
+        "| student, fitted to sst2 ",
+    ):
         assert text in document and text in printed
     assert "8 of 8 runs, " in document and "1 rank(s), fp32" in document
     shown = read_all(material / "report")
@@ -125,19 +94,20 @@ def test_the_matrix_is_what_transformers_say_of_the_other_tasks_text(material, w
     cells = json.loads((out / "suite.json").read_text())["cross"]
     tokenizer = transformers.AutoTokenizer.from_pretrained(material / "small")
     texts = {"sst2": material / "data" / "SST-2" / "dev.tsv", "rotten-tomatoes": material / "data" / "test.tsv"}
-    for own in TASKS:
-        folder = out / own / "student-seed1" / "model"
+    assert list(cells) == ["student", "second", "direct"]
+    for label, own in itertools.product(cells, TASKS):
+        folder = out / own / f"{label}-seed1" / "model"
         model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
         for other, path in texts.items():
             rows = [line.split("\t") for line in path.read_text().splitlines()[1:]]
             inputs = tokenizer([text for text, _ in rows], padding=True, return_tensors="pt")
             with torch.no_grad():
                 says = model(**inputs).logits.argmax(-1).tolist()
-            assert cells[own][other] == pytest.approx(
+            assert cells[label][own][other] == pytest.approx(
                 100 * np.mean([i == int(label) for i, (_, label) in zip(says, rows, strict=True)])
             )
     kept = json.loads((out / "sst2" / "student-seed1" / "cross.json").read_text())
-    assert set(kept["scores"]) == set(TASKS)
+    assert set(kept["by_task"]) == set(TASKS)
 
 
 def test_again_it_prints_the_same_tables_and_makes_nothing(whole):
@@ -147,6 +117,44 @@ def test_again_it_prints_the_same_tables_and_makes_nothing(whole):
     assert "8 of 8 runs are done in" in again and "run 1 of" not in again
     assert again[again.index("| macro") :] == printed[printed.index("| macro") :]
     assert files == {path: path.stat().st_mtime_ns for path in out.glob("*/*/*.json")}
+
+
+def test_a_smaller_command_takes_nothing_away(material, whole):
+    """It names one task, one way and no teacher: all rows are there, and a run that it leaves out it names."""
+    out, _, printed = whole
+    begun = out / "sst2" / "student-seed7"
+    begun.mkdir()
+    shutil.copy(out / "sst2" / "student-seed1" / "run.json", begun)
+    given = {"model": material / "small", "data": material / "data", "tasks": "sst2", "seeds": 1, "output_dir": out}
+    smaller = suite(None, "suite", *words(**given, **NUMBERS)).stdout
+    shutil.rmtree(begun)
+    assert "  1 of 1 runs are done in" in smaller
+    assert f"not in the table: {begun}: it is not finished\n" in smaller and smaller.count("not in the table") == 1
+    assert smaller[smaller.index("| macro") :] == printed[printed.index("| macro") :]
+    other = {"output_dir": out, "tasks": "sst2", "data": material / "data" / "SST-2"}
+    refused = suite(None, *arguments(material, **{"folder": out} | other), code=78).stderr
+    assert f"holds another run (data: {material / 'data'} there, " in refused and refused.count("\n") == 1
+
+
+def test_of_a_run_it_takes_the_models_and_its_tables_go_to_its_page(material, tmp_path):
+    run, out = tmp_path / "run", tmp_path / "out"
+    shutil.copytree(material / "small", run / "student")
+    teacher = str(material / "bert")
+    identity = {"mathematics": {"model": {"teacher": teacher}}}
+    (run / "run.json").write_text(
+        json.dumps(identity | {"teacher": weights_fingerprint(teacher, load_config(teacher))})
+    )
+    given = {"run": run, "data": material / "data", "tasks": "sst2", "seeds": 1, "output_dir": out} | NUMBERS
+    line = ["suite", *words(**given, steps=2)]
+    (run / "evaluations").write_text("mine")
+    failed = suite(None, *line, code=65)
+    assert failed.stderr.startswith(f"error: {run / 'evaluations' / 'suite.json'} cannot be written: ")
+    assert failed.stderr.count("\n") == 1 and failed.stdout.count("| macro-score") == 1 and (out / "suite.md").exists()
+    (run / "evaluations").unlink()
+    assert "  2 of 2 runs are done in" in suite(None, *line).stdout
+    assert [row[0] for row in read_all(run)["suite"].rows[:2]] == ["teacher", "student"]
+    models = json.loads((out / "suite.json").read_text())["models"]
+    assert models == {"student": str(run / "student"), "teacher": teacher}
 
 
 def test_shares_make_the_whole_and_a_stop_ends_one(material, tmp_path):
@@ -179,11 +187,22 @@ def test_shares_make_the_whole_and_a_stop_ends_one(material, tmp_path):
         ({"ways": "twice"}, "no way twice"),
         ({"only": "2/2"}, "only is 2/2"),
         ({"seeds": 0}, "seeds is 0"),
-        ({"lrr": 1}, "unrecognized arguments: --lrr 1"),
-        ({"output_dir": "distil"}, "holds __init__.py, which is no suite's"),
+        ({"lrr": 1}, "unknown option --lrr (did you mean --lr?)"),
+        ({"max_steps": -1}, "max_steps is -1; it must be above 0"),
+        ({"max_length": 65}, "give --max_length 64 or less"),
+        ({"tasks": "sst2,squad"}, "train.tsv: no column question"),  # before sst2's first run
     ],
 )
 def test_a_mistake_ends_with_one_line_and_its_code(material, tmp_path, given, said):
     result = suite(None, *arguments(material, tmp_path / "out", **given), code=78)
     assert result.stdout == "" and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
     assert said in result.stderr and not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_ones_own_is_left_alone(material, tmp_path):
+    mine = tmp_path / "mine"
+    shutil.copytree(ROOT / "distil" / "recipes", mine)
+    before = {path.name: path.read_bytes() for path in mine.iterdir()}
+    refused = suite(None, *arguments(material, mine), code=78).stderr
+    assert "which is no suite's" in refused and refused.count("\n") == 1
+    assert before == {path.name: path.read_bytes() for path in mine.iterdir()}

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from fitted import leave, member, results
-from harness import make_teacher
 
-from distil.data.tokenizer import fingerprint, load_tokenizer
-from distil.errors import ConfigError, DataError
-from distil.finetuning.suite_folder import Identities, keep, members_of, members_there, refuse_strangers
+from distil.errors import ConfigError
+from distil.finetuning import suite_folder
+from distil.finetuning.suite_folder import keep, members_of, members_there, refuse_strangers
 from distil.finetuning.suite_options import Suite, suite_of
-from distil.models.loading import load_config, weights_fingerprint
 
 
 @pytest.fixture
@@ -28,14 +27,17 @@ def test_a_round_of_seeds_has_every_task_and_label_and_a_teacher_comes_before_it
     assert members_of(suite)[2].numbers.start.teacher == str(suite.folder / "rte" / "teacher-seed1" / "model")
 
 
-def test_runs_there_are_those_with_results_under_a_members_name(suite):
-    for task, label, seed in (("sst2", "student", 1), ("cola", "second", 7), ("rte", "teacher", 10)):
+def test_runs_there_are_those_under_a_members_name_finished_or_not(suite):
+    for task, label, seed in (("sst2", "student", 1), ("cola", "direct", 7), ("rte", "teacher", 10)):
         leave(member(suite, task, label, seed), results(task, 50.0))
-    for name in ("rte/student-seed01", "rte/pupil-seed1", "rte/student-seed3", "garden/student-seed1"):
+    (member(suite, "rte", "teacher", 10).folder / "results.json").unlink()
+    for name in ("rte/student-seed01", "rte/pupil-seed1", "garden/student-seed1"):
         (suite.folder / name).mkdir(parents=True)
-    (suite.folder / "rte" / "student-seed01" / "results.json").touch()
-    found = [one.title for one in members_there(suite)]  # the tasks that are asked for come first
-    assert found == ["rte, teacher, seed 10", "cola, second, seed 7", "sst2, student, seed 1"]
+        (suite.folder / name / "run.json").touch()
+    (suite.folder / "rte" / "student-seed3").mkdir()
+    there = members_there(suite)  # the tasks that are asked for come first
+    assert [one.title for one in there] == ["rte, teacher, seed 10", "cola, direct, seed 7", "sst2, student, seed 1"]
+    assert [one.numbers is None for one in there] == [False, True, False]  # nothing is known of a label not asked for
 
 
 @pytest.mark.parametrize(
@@ -68,48 +70,14 @@ def test_what_a_suite_leaves_is_its_own(suite):
     assert json.loads((suite.folder / "suite.json").read_text())["kind"] == "suite of tasks by distil"
 
 
-def identity(one, model) -> dict:
-    """As a run of this member keeps it."""
-    weights = {"model": weights_fingerprint(str(model), load_config(str(model)))}
-    return {
-        "fine-tuning": {"task": one.task.name, **one.numbers.numbers()}, "text": {"train": "a digest"},
-        "tokenizer": fingerprint(load_tokenizer(model)), "weights": weights,
-    }  # fmt: skip
+def test_a_run_that_is_claimed_between_two_looks_is_its_own(suite, monkeypatch):
+    begun = suite.folder / "cola" / "second-seed2"
+    begun.mkdir(parents=True)
 
+    def unused(folder: Path) -> bool:  # as where another process claims it now
+        (folder / "run.json").write_text("{}")
+        return False
 
-def test_a_run_is_known_by_its_numbers_and_its_models(suite, language_model, tmp_path):
-    one = member(suite, "rte", "student", 1)
-    assert Identities().apart(one) == ""  # not there
-    leave(one, results("rte", 50.0), identity(one, language_model))
-    assert Identities().apart(one) == ""
-    assert "seed: 1 there, 2 here" in Identities().apart(member_at(one, member(suite, "rte", "student", 2)))
-    assert "task: rte there, cola here" in Identities().apart(member_at(one, member(suite, "cola", "student", 1)))
-    other = make_teacher(tmp_path / "other", layers=3)
-    leave(one, results("rte", 50.0), identity(one, other))
-    assert Identities().apart(one).startswith("weights.model: ")
-
-
-def member_at(one, other):
-    """The other run, looked for in the folder of the one."""
-    return type(other)(other.task, other.label, other.seed, one.folder, other.numbers)
-
-
-def test_a_teacher_that_is_gone_is_not_held_against_a_run_and_another_is(suite, language_model, tmp_path):
-    one = member(suite, "rte", "second", 1)
-    then = identity(one, language_model)
-    then["weights"]["teacher"] = "the fitted one's"
-    leave(one, results("rte", 50.0), then)
-    assert Identities().apart(one) == ""
-    make_teacher(suite.folder / "rte" / "teacher-seed1" / "model")
-    assert Identities().apart(one).startswith("weights.teacher: the fitted one's there")
-
-
-def test_a_damaged_file_is_told(suite):
-    one = member(suite, "rte", "student", 1)
-    leave(one, results("rte", 50.0))
-    (one.folder / "run.json").write_text("{")
-    with pytest.raises(DataError, match="cannot be read"):
-        Identities().apart(one)
-    (one.folder / "made.json").write_text("[]")
-    with pytest.raises(DataError, match="remove it, and it is made anew"):
-        one.notes()
+    monkeypatch.setattr(suite_folder, "unused", unused)
+    refuse_strangers(suite.folder)
+    assert (begun / "run.json").exists()

@@ -6,7 +6,7 @@ import pytest
 from fitted import results
 
 from distil.finetuning import suite_table
-from distil.finetuning.suite_table import Line, Spread, columns, lines_of, note, rows, tasks_in, values
+from distil.finetuning.suite_table import Line, Spread, columns, lines_of, note, rows, values
 from distil.tasks.catalogue import GLUE, TASKS
 
 
@@ -92,9 +92,39 @@ def test_the_papers_rows_and_its_macro_score_of_all_nine_alone():
 
 def test_columns_and_rows_fit_and_the_note_says_what_the_spread_is():
     found = {("rte", label): runs("rte", 50.0, 60.0) for label in ("teacher", "student", "second", "direct")}
-    lines = lines_of(tasks_in(found, ["cola", "rte"]), found)
+    lines = lines_of(["rte"], found)
     assert [line.label for line in lines] == ["teacher", "student", "second", "direct"]
     assert {len(row) for row in rows(lines, [TASKS["rte"]])} == {len(columns(["rte"]))}
-    assert "median \u00b1 half the range over 2 seeds" in note(lines, [1, 2]) and "cut from" in note(lines, [1, 2])
-    assert "of one seed, 4" in note(lines[:1], [4])
+    told = note(lines, [1, 2], [TASKS["rte"]], found)
+    assert "median \u00b1 half the range over 2 seeds" in told and "cut from" in told
+    assert "not of fitting its teacher, nor of pretraining" in told
+    assert "of one seed, 4" in note(lines[:1], [4], [TASKS["rte"]], found)
     assert suite_table.TITLES.keys() == {line.label for line in lines}
+
+
+def test_the_note_says_how_much_was_read():
+    judged = {"validation_matched": 9815, "validation_mismatched": 9832}
+    found = {("mnli", "student"): runs("mnli", 80.0, judged=judged), ("rte", "teacher"): runs("rte", 60.0)}
+    told = note(lines_of(["mnli", "rte"], found), [1], [TASKS["mnli"], TASKS["rte"]], found)
+    assert (
+        "Examples: mnli trained on 500, judged on 9,815 (validation_matched) and 9,832 (validation_mismatched); "
+        "rte trained on 500, judged on 100 (validation)." in told
+    )
+
+
+@pytest.mark.parametrize(
+    ("tasks", "said", "unsaid"),
+    [
+        (("rte",), ("of GLUE medians of 5 seeds (Table 1); its models",), ("Table 2", "one figure")),
+        (("imdb", "squad"), ("1910.01108): of IMDb and SQuAD those of Table 2; its",), ("5 seeds", "one figure")),
+        (("rte", "squad"), ("of GLUE medians of 5 seeds (Table 1); of IMDb and SQuAD those of Table 2",), ()),
+        (("mrpc", "stsb", "qqp", "mnli"), (
+            "one figure for mrpc, stsb, qqp and names no metric: ours is the mean of the two",
+            "one figure for mnli: ours is the mean of matched and mismatched",
+        ), ("Table 2",)),
+        (("rotten-tomatoes",), (), ("paper",)),
+    ],
+)  # fmt: skip
+def test_the_note_says_what_the_papers_figures_are(tasks, said, unsaid):
+    told = note([], [1, 2], [TASKS[name] for name in tasks], {})
+    assert all(text in told for text in said) and not any(text in told for text in unsaid)

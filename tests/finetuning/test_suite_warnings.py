@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fitted import member, results
+from fitted import leave, member, results
 
 from distil.finetuning.suite_options import Suite, suite_of
 from distil.finetuning.suite_warnings import warnings
@@ -57,4 +57,15 @@ def test_runs_that_were_made_otherwise_are_named(suite, key, usual, other):
     assert warnings(runs, made) == [
         f"warning: runs are not made alike: {key} {usual}, but {key} {other}: rte, teacher, seed 2 and cola, teacher, "
         "seed 2"
+    ]
+
+
+def test_runs_of_a_label_on_another_loss_are_named(suite):
+    runs = {member(suite, "rte", "second", seed): results("rte", 50.0) for seed in (1, 2, 3)}
+    for one, done in runs.items():
+        loss = {"temperature": 2.0, "alpha_ce": 0.9 if one.seed == 3 else 0.5}
+        leave(one, done, {"fine-tuning": {"loss": loss, "student": {}}})
+    assert warnings(runs, {}) == [
+        "warning: runs of second are not made alike: temperature 2.0 alpha_ce 0.5, but temperature 2.0 alpha_ce 0.9: "
+        "rte, second, seed 3"
     ]
