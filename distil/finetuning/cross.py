@@ -20,7 +20,7 @@ from distil.data.tokenizer import fingerprint, load_tokenizer
 from distil.engine.device import DTYPES
 from distil.engine.ranks import Ranks
 from distil.errors import UserError
-from distil.evaluation.judging import Split, logits_of, predictions_of
+from distil.evaluation.judging import Split, predictions
 from distil.finetuning.job import task_of
 from distil.finetuning.options import FineTuning
 from distil.finetuning.results import TaskResults
@@ -173,9 +173,8 @@ class Crossing:
     def _judged(self, own: Task, task: Task, split: Split, forward: Any) -> dict[str, float]:
         """The task's own metrics, as fractions; each rank asks about its share of the batches."""
         ranks, moved, places = self._ranks, self._guard.heartbeat.moved, order(own, task)
-        said = logits_of(split, forward, ranks.device, ranks.turns(len(split.batches)), moved)
-        logits = {number: array[:, places] for part in ranks.gather(said) for number, array in part.items()}
-        return score(task, predictions_of(task, split, logits), split.examples)
+        said = predictions(task, split, lambda batch: forward(batch)[:, places], ranks, moved)
+        return score(task, said, split.examples)
 
 
 def rows(tasks: Sequence[str], cells: Mapping[str, Mapping[str, Row]]) -> list[list[str]]:

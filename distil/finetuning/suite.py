@@ -105,10 +105,8 @@ def _tell(suite: Suite, members: Sequence[Member], own: Sequence[Member], done: 
 
 
 def _in_words(one: Member) -> str:
-    loss, start = one.numbers.loss, one.numbers.start
-    terms = {"task": loss.alpha_task, "KL": loss.alpha_ce, "COS": loss.alpha_cos}
-    formula = " + ".join(f"{alpha:g} {name}" for name, alpha in terms.items() if alpha)
-    return f"{start.model or f'cut from {start.teacher}'} on {formula}"
+    start = one.numbers.start
+    return f"{start.model or f'cut from {start.teacher}'} on {one.numbers.loss.formula}"
 
 
 def _make(
