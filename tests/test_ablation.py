@@ -10,7 +10,7 @@ import pytest
 import torch
 from ablations import RECIPE, STEPS, Stand
 
-from distil import provenance
+from distil import made
 from distil.config import Recipe
 from distil.errors import ConfigError, DataError, Stopped
 from distil.variants import AblationOptions
@@ -90,7 +90,7 @@ def test_what_is_written(stand):
     for part in (
         "| \u2205 - L_cos - L_mlm", "    launch/ablate.py --without ce\n", "20 steps a run, about 2,000 tokens",
         "99 held-out positions", "- 4 of 4 runs, ", "1 rank(s), fp32, ds.json",
-        f"torch {torch.__version__}, DeepSpeed ", provenance.machine(torch.device("cpu")),
+        f"torch {torch.__version__}, DeepSpeed ", made.machine(torch.device("cpu")),
     ):  # fmt: skip
         assert part in text, part
     numbers = stand.numbers()
@@ -100,7 +100,7 @@ def test_what_is_written(stand):
 
 def test_how_a_run_was_made_stays_with_it(stand, monkeypatch):
     stand.ablate(seeds=1)
-    monkeypatch.setattr(provenance, "machine", lambda device: "another machine")
+    monkeypatch.setattr(made, "machine", lambda device: "another machine")
     stand.ablate(seeds=2)
     rows = [line for line in stand.written().splitlines() if line.startswith("- 2 of 4 runs, ")]
     assert [row.rpartition(": ")[2] for row in rows] == [f"full, seed {n}; without-ce, seed {n}" for n in (7, 8)]
