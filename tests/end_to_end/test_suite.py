@@ -140,7 +140,8 @@ def test_of_a_run_it_takes_the_models_and_its_tables_go_to_its_page(material, tm
     run, out = tmp_path / "run", tmp_path / "out"
     shutil.copytree(material / "small", run / "student")
     teacher = str(material / "bert")
-    identity = {"mathematics": {"model": {"teacher": teacher}}}
+    loss = {"temperature": 2.0, "alpha_ce": 5.0, "alpha_cos": 1.0}
+    identity = {"mathematics": {"model": {"teacher": teacher}, "loss": loss}}
     (run / "run.json").write_text(
         json.dumps(identity | {"teacher": weights_fingerprint(teacher, load_config(teacher))})
     )
