@@ -20,7 +20,7 @@ report: $(READY)  ## one page of what make run came to, or of RUN=FOLDER, shown 
 	  current() { [ "$$REPORTED/evaluations/$$1.json" -nt "$$REPORTED/results.json" ]; }; \
 	  if [ -d "$$REPORTED/student" ] && [ -e "$$REPORTED/results.json" ]; then \
 	    current guess || python launch/evaluate.py guess --run "$$REPORTED"; \
-	    current speed || python launch/evaluate.py speed --run "$$REPORTED" --sequences 100 --batches 1 8 32; \
+	    current speed || python launch/evaluate.py speed --run "$$REPORTED" --sequences 100 --batches 32; \
 	  fi; \
 	  python launch/report.py "$$REPORTED" --open
 

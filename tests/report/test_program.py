@@ -84,7 +84,7 @@ def test_make_report_shows_what_make_run_came_to():
 def test_make_report_evaluates_what_was_not_evaluated_since_it_was_trained(tmp_path):
     run = leave(tmp_path / "a 'run' & more", results=None)
     guess = f"launch/evaluate.py|guess|--run|{run}|"
-    speed = f"launch/evaluate.py|speed|--run|{run}|--sequences|100|--batches|1|8|32|"
+    speed = f"launch/evaluate.py|speed|--run|{run}|--sequences|100|--batches|32|"
     page_of = f"launch/report.py|{run}|--open|"
     (run / "student").mkdir()
     assert make_report(tmp_path / "bin", run) == [page_of]  # it is not finished
