@@ -82,7 +82,7 @@ def _parts(record: Record, title: str) -> list[Markup]:
     ]
     return [
         header, element("dl", *figures, class_="tiles") if figures else Markup(), results_part(record),
-        exhibits_part(record), curves_part(record), plan_part(record), settings_part(record),
+        curves_part(record), exhibits_part(record), plan_part(record), settings_part(record),
     ]  # fmt: skip
 
 

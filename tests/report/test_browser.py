@@ -19,6 +19,12 @@ const outside = [...page.querySelectorAll('body *')].filter((part) => !part.clos
 const reach = Math.max(...outside.map((part) => part.getBoundingClientRect().right));
 return [window.innerWidth, root.scrollWidth, boxes.length, reach, page.querySelectorAll('svg').length];
 """
+NAMES = """
+const names = [...page.querySelectorAll('.scroll tbody th')];
+const size = (name) => parseFloat(window.getComputedStyle(name).fontSize);
+const range = (name) => { const all = page.createRange(); all.selectNodeContents(name); return all; };
+return names.map((name) => [name.textContent, range(name).getBoundingClientRect().height / size(name)]);
+"""
 POINT = """
 const figure = page.querySelector('.charts figure'), svg = figure.querySelector('svg');
 const value = figure.querySelector('[data-value]'), where = figure.querySelector('.where');
@@ -73,6 +79,14 @@ def test_nothing_is_wider_than_the_screen(served, page, width, opened):
     assert inner == width and charts > (2 if page == "long.html" else 10)
     assert scroll <= width and reach <= width
     assert width == DESKTOP or in_boxes >= 1  # the wide table scrolls in a box of its own
+
+
+def test_names_of_rows_are_not_broken_within_a_word_on_a_phone(served):
+    """A line is some 1.5 times as high as its letters: names of short words have as many lines as words at most."""
+    rows = served.look("report.html", PHONE, NAMES)
+    assert {"teacher", "student before", "student after"} <= {name for name, _ in rows}
+    short = [(name, height) for name, height in rows if max(map(len, name.split()), default=0) <= 8]
+    assert [row for row in short if row[1] >= 1.9 * len(row[0].split())] == []
 
 
 def test_a_chart_tells_the_figures_where_one_points(served):
