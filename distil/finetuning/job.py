@@ -22,7 +22,6 @@ from distil.tasks import catalogue
 from distil.tasks.batch import Features
 from distil.tasks.features import features_of
 from distil.tasks.reading import empty_texts, local_task, overlap, read
-from distil.tasks.review_samples import UNOFFICIAL
 from distil.tasks.tables import TaskData, TaskSource
 from distil.tasks.task import SPANS, TRAIN, Examples, Task
 
@@ -79,8 +78,7 @@ def task_of(source: TaskSource, data: TaskData) -> Task:
         task = local_task(source.files, columns, label, regression=source.regression)
     if source.files:
         task = catalogue.on_files(task, source.files)
-    elif source.data in UNOFFICIAL:
-        task = replace(task, paper={})
+    task = catalogue.on_data(task, source.data)
     return replace(task, max_length=data.max_length or task.max_length, stride=data.stride or task.stride)
 
 

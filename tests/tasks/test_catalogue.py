@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from distil.errors import ConfigError
-from distil.tasks.catalogue import GLUE, PAPER_MACRO, TASKS, find, on_files, own_task
+from distil.tasks.catalogue import GLUE, PAPER_MACRO, TASKS, find, on_data, on_files, own_task
 from distil.tasks.task import CLASSIFICATION, REGRESSION, SPANS
 
 
@@ -56,6 +56,11 @@ def test_a_task_of_ones_own():
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=message):
             own_task("mine", columns, "y")
+
+
+def test_beside_splits_of_ours_the_paper_has_no_figures():
+    assert on_data(find("imdb"), "sample:movie-reviews").paper == {}
+    assert all(on_data(find("imdb"), data) == find("imdb") for data in ("sample:imdb", "folder", ""))
 
 
 def test_judged_on_files_of_ones_own():
