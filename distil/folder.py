@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from distil.errors import DataError
 
 
 @contextmanager
@@ -52,6 +56,17 @@ def write_whole(path: Path, text: str) -> None:
         os.fsync(file.fileno())
     draft.replace(path)
     sync(path.parent)
+
+
+def read_object(path: Path, remedy: str) -> dict[str, Any]:
+    """The JSON object in a file. Raises DataError, which ends in the ``remedy``, where there is none."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}); {remedy}") from error
+    if not isinstance(values, dict):
+        raise DataError(f"{path} cannot be read (it is no JSON object); {remedy}")
+    return values
 
 
 def prepared() -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,10 +30,10 @@ from distil.options import DEFAULT_RECIPE, Options
 from distil.placement import place
 from distil.prepare import FROM_RECIPE, fitted, prepare_stores, sample_encoder, with_stores_found
 from distil.results import Results, measure
-from distil.rundir import RESULTS, STUDENT, check, claim, finished, free_folder, held
+from distil.rundir import RESULTS, STUDENT, claim
 from distil.stopping import StopRequest
 from distil.summary import COLUMN, describe
-from distil.training import RUNS, say, train
+from distil.training import in_folder, say, train
 
 REAL_RUN = (
     "to run the real one: deepspeed launch/pretrain.py --deepspeed ds_config/zero1.json "
@@ -93,16 +92,10 @@ def run(
         say(ranks, text)
     if options.dry_run:
         return None
-    folder = Path(options.output_dir) if options.output_dir else ranks.first_does(lambda: free_folder(RUNS, job))
-    ranks.first_does(lambda: check(folder, job))
-    if ranks.first_does(lambda: finished(folder, job)):
-        done = ranks.first_does(lambda: Results.read(folder))
-        say(ranks, f"already done in {folder}, at step {done.step:,}; --max_steps or another --output_dir trains on")
-    else:
-        guard.pass_on(ranks)
-        with ExitStack() as stack:
-            ranks.first_does(lambda: stack.enter_context(held(folder)))
-            done = _train(job, folder, ranks, guard, told=brief is None)
+    folder, done = in_folder(
+        options.output_dir, job, ranks, guard, Results.read,
+        lambda folder: _train(job, folder, ranks, guard, told=brief is None),
+    )  # fmt: skip
     say(ranks, f"\n{done.table()}\n")
     say(ranks, f"student:     {folder / STUDENT}")
     say(ranks, f"tensorboard: tensorboard --logdir {folder.parent}")

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from distil.config import completed
 from distil.errors import ConfigError, DataError
-from distil.folder import sync, write_whole
+from distil.folder import read_object, sync, write_whole
 from distil.identity import difference
 
 RUN = "run.json"
@@ -106,7 +106,7 @@ def finished(folder: Path, job: Job) -> bool:
     path = folder / RESULTS
     if not path.exists():
         return False
-    step = _read(path, "remove it to measure again").get("step")
+    step = read_object(path, "remove it to measure again").get("step")
     if type(step) is not int:
         raise DataError(f"{path} cannot be read (it has no step); remove it to measure again")
     return step >= job.stop_step
@@ -133,14 +133,4 @@ def unused(folder: Path) -> bool:
 def _apart(folder: Path, job: Job) -> str:
     """How the run in a folder differs from a job; empty where it is the same."""
     now = job.identity()
-    return difference(completed(_read(folder / RUN), now), now)
-
-
-def _read(path: Path, remedy: str = "is the folder a run of ours?") -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}); {remedy}") from error
-    if not isinstance(values, dict):
-        raise DataError(f"{path} cannot be read (it is no JSON object); {remedy}")
-    return values
+    return difference(completed(read_object(folder / RUN, "is the folder a run of ours?"), now), now)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import transformers
 from torch import Tensor, nn
@@ -18,12 +20,23 @@ from distil.health import Health
 from distil.models.student import decay_groups
 from distil.monitor import Monitor
 from distil.placement import Placement
-from distil.rundir import Job
+from distil.rundir import Job, check, finished, free_folder, held
 from distil.trainer import Trainer
 from distil.workload import Workload
 
 RUNS = Path("runs")
 STOP = "stop"  # a file of this name in a run's folder stops it
+
+
+class Came(Protocol):
+    """What a run came to."""
+
+    @property
+    def step(self) -> int:
+        """How far it went."""
+
+
+R = TypeVar("R", bound=Came)
 
 
 class Trained(NamedTuple):
@@ -71,6 +84,26 @@ def train(
     parameters = {name: value for name, value in engine.fp32_parameters(model) if ranks.first}
     engine.close()
     return Trained(at, first_step, seconds, parameters)
+
+
+def in_folder(
+    asked: str | None, job: Job, ranks: Ranks, guard: Guard, read: Callable[[Path], R], work: Callable[[Path], R]
+) -> tuple[Path, R]:
+    """The folder of a job, and what the run in it came to: as ``read`` where one is finished there, else by ``work``.
+
+    Without one ``asked`` for it is the first that is free. It is held while ``work`` goes on. Raises ConfigError for a
+    folder that is another run's or in use.
+    """
+    folder = Path(asked) if asked else ranks.first_does(lambda: free_folder(RUNS, job))
+    ranks.first_does(lambda: check(folder, job))
+    if ranks.first_does(lambda: finished(folder, job)):
+        done = ranks.first_does(lambda: read(folder))
+        say(ranks, f"already done in {folder}, at step {done.step:,}; --max_steps or another --output_dir trains on")
+        return folder, done
+    guard.pass_on(ranks)
+    with ExitStack() as stack:
+        ranks.first_does(lambda: stack.enter_context(held(folder)))
+        return folder, work(folder)
 
 
 def say(ranks: Ranks, line: str) -> None:

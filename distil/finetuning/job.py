@@ -117,14 +117,14 @@ def _tokenizer_of(numbers: FineTuning, task: Task) -> transformers.PreTrainedTok
     """The tokenizer of the model, which the teacher must share; both must have positions enough."""
     start = numbers.start
     models = [name for name in (start.model, start.teacher) if name]
+    configs = [load_config(name) for name in models]  # first, since it says of a folder that it is not there
     tokenizers = [load_tokenizer(name) for name in models]
     if len({fingerprint(tokenizer) for tokenizer in tokenizers}) > 1:
         raise ConfigError(
             f"model {start.model} and teacher {start.teacher} have different tokenizers, but read the same ids; give "
             "a teacher that is fitted with the model's tokenizer"
         )
-    for name, tokenizer in zip(models, tokenizers, strict=True):
-        config = load_config(name)
+    for name, config, tokenizer in zip(models, configs, tokenizers, strict=True):
         if (ids := vocab_size(tokenizer)) > config.vocab_size:
             raise DataError(
                 f"model {name} has a vocabulary of {config.vocab_size}, its tokenizer one of {ids}: they are not of "

@@ -88,16 +88,11 @@ def add_options(parser: argparse.ArgumentParser, leave_out: Collection[str] = ()
     add_placing_options(placing, folder)
 
 
-def split(given: dict[str, Any]) -> tuple[Placing, FineTuning]:
-    """How a run is placed, and its numbers, of what was given on a command line."""
-    given = dict(given)
-    placing = {f.name: given.pop(f.name) for f in dataclasses.fields(Placing) if f.name in given}
-    given.pop("local_rank", None)
-    return Placing(**placing), numbers_of(given)
-
-
 def parse(arguments: Sequence[str], description: str) -> tuple[Placing, FineTuning]:
     """How the run is placed, and every number. Raises ConfigError; ``--help`` prints and exits."""
     parser = Parser(description=description, epilog=LOSSES, allow_abbrev=False, formatter_class=Formatter)
     add_options(parser)
-    return split(parsed(parser, arguments))
+    given = parsed(parser, arguments)
+    placing = {f.name: given.pop(f.name) for f in dataclasses.fields(Placing)}
+    del given["local_rank"]
+    return Placing(**placing), numbers_of(given)

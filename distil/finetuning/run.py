@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,9 +32,9 @@ from distil.models.task_heads import task_family
 from distil.models.task_loading import load_fitted_model, load_task_model
 from distil.options import Placing
 from distil.placement import place
-from distil.rundir import MODEL, check, claim, finished, free_folder, held
+from distil.rundir import MODEL, claim
 from distil.stopping import StopRequest
-from distil.training import RUNS, Trained, say, train
+from distil.training import Trained, in_folder, say, train
 
 
 def finetune(placing: Placing, numbers: FineTuning, stop: StopRequest) -> None:
@@ -74,16 +73,10 @@ def perform(placing: Placing, job: FineTuningJob, ranks: Ranks, guard: Guard) ->
         say(ranks, f"warning: {line}")
     if placing.dry_run:
         return None
-    folder = Path(placing.output_dir) if placing.output_dir else ranks.first_does(lambda: free_folder(RUNS, job))
-    ranks.first_does(lambda: check(folder, job))
-    if ranks.first_does(lambda: finished(folder, job)):
-        done = ranks.first_does(lambda: TaskResults.read(folder))
-        say(ranks, f"already done in {folder}, at step {done.step:,}; --max_steps or another --output_dir trains on")
-    else:
-        guard.pass_on(ranks)
-        with ExitStack() as stack:
-            ranks.first_does(lambda: stack.enter_context(held(folder)))
-            done = _train(job, model, family, teacher, folder, plan, ranks, guard)
+    folder, done = in_folder(
+        placing.output_dir, job, ranks, guard, TaskResults.read,
+        lambda folder: _train(job, model, family, teacher, folder, plan, ranks, guard),
+    )  # fmt: skip
     say(ranks, f"\n{done.table()}\n")
     say(ranks, f"model:       {folder / MODEL}")
     say(ranks, f"tensorboard: tensorboard --logdir {folder.parent}")

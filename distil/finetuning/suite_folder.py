@@ -16,7 +16,7 @@ from distil.errors import ConfigError, DataError
 from distil.finetuning.options import FineTuning
 from distil.finetuning.results import TaskResults
 from distil.finetuning.suite_options import LABELS, Suite
-from distil.folder import write_whole
+from distil.folder import read_object, write_whole
 from distil.rundir import LOCK, MODEL, RUN, unused
 from distil.tasks import catalogue
 from distil.tasks.task import Task
@@ -67,13 +67,7 @@ class Member:
         path = self.folder / name
         if not path.exists():
             return {}
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} cannot be read ({error}); remove it, and it is made anew") from error
-        if not isinstance(values, dict):
-            raise DataError(f"{path} cannot be read (it is no JSON object); remove it, and it is made anew")
-        return values
+        return read_object(path, "remove it, and it is made anew")
 
     def note(self, values: dict[str, Any], name: str = MADE) -> None:
         """Keep a file of ours beside its results. Raises DataError."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from distil import exhibit
 from distil.errors import DataError
+from distil.folder import read_object
 from distil.report.events import Curve, Events
 from distil.rundir import RESULTS, RUN
 
@@ -127,8 +128,8 @@ def read(folder: Path) -> Record:
             deep = "" if inside[0] else " two levels down"
             hint = f"; it holds runs{deep}, give one of them: {', '.join((inside[0] or inside[1])[:4])}"
         raise DataError(f"{folder} is no run of ours: it has no {RUN}{hint}")
-    identity = _json(folder / RUN, "is the folder a run of ours?")
-    results = _json(folder / RESULTS, "remove it to measure again") if (folder / RESULTS).exists() else None
+    identity = read_object(folder / RUN, "is the folder a run of ours?")
+    results = read_object(folder / RESULTS, "remove it to measure again") if (folder / RESULTS).exists() else None
     rows = [] if results is None else results.get("rows", [])
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{folder / RESULTS} cannot be read (rows is no list of objects); remove it to measure again")
@@ -142,13 +143,3 @@ def read(folder: Path) -> Record:
     from distil.finetuning.results import TaskResults
 
     return replace(record, task_results=TaskResults.read(folder))
-
-
-def _json(path: Path, remedy: str) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}); {remedy}") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path} cannot be read (it holds no JSON object); {remedy}")
-    return value

@@ -121,6 +121,7 @@ def test_windows_count_as_sequences(settled, tmp_path):
         ({"label_column": "lable"}, ConfigError, "did you mean label?"),
         ({"train": "nowhere.csv"}, DataError, "nowhere.csv"),
         ({"validation": ""}, ConfigError, "neither a validation nor a test file"),
+        ({"model": "runs/nowhere/student"}, DataError, "no model folder runs/nowhere/student"),
         ({"max_length": 99}, ConfigError, "64 positions; give --max_length 64 or less"),
         ({"max_length": 2}, ConfigError, "no room for text"),
         ({"task": "sst2"}, ConfigError, "sentence"),
