@@ -65,7 +65,7 @@ def read_object(path: Path, remedy: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}); {remedy}") from error
     if not isinstance(values, dict):
-        raise DataError(f"{path} cannot be read (it is no JSON object); {remedy}")
+        raise DataError(f"{path} cannot be read (it holds no JSON object); {remedy}")
     return values
 
 
