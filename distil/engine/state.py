@@ -182,6 +182,7 @@ class TrainingState:
             if optimizer.persistent_parameters:
                 optimizer.persistent_parameters[0].partition(optimizer.persistent_parameters)
             optimizer.checkpoint_event_epilogue()
+        self._engine.module.weights_changed()
 
     def _scaler(self) -> Any:
         """What seeks the loss scale; None where it is fixed, or there is none."""

@@ -80,6 +80,8 @@ class Engine:
             parameters = self._engine.module.parameters()
             self._norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         self._engine.step()
+        if boundary:
+            self._engine.module.weights_changed()
         if boundary and self._unfused is not None:
             self._norm = self._engine.get_global_grad_norm() / scale
         return output.terms * weight

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distil.errors import ConfigError
 from distil.kernels import build
-from distil.kernels.native import TYPES, Cosines, NativeKernels, Rows
+from distil.kernels.native import TYPES, Cosines, Dropout, NativeKernels, Rows
 
 
 class CpuKernels(NativeKernels):
@@ -20,7 +20,7 @@ class CpuKernels(NativeKernels):
         self._library = library
         library.add_bfloat16.restype = library.use_huge_pages.restype = None
 
-    def _run(self, kernel: str, arguments: Rows | Cosines, of: Tensor) -> None:
+    def _run(self, kernel: str, arguments: Rows | Cosines | Dropout, of: Tensor) -> None:
         failed = self._library[kernel](ctypes.byref(arguments), TYPES[of.dtype])
         assert not failed, f"{kernel} has no code for {of.dtype}"
 
@@ -52,6 +52,18 @@ class CpuKernels(NativeKernels):
         failed = self._library.scaled(*addresses, *types, ctypes.c_double(factor.item()), size, torch.get_num_threads())
         assert not failed
         return result
+
+    def dropout(self, x: Tensor, p: float, seed: int) -> Tensor:
+        """``x``, contiguous, with each number 0 with probability ``p`` and else times 1 / (1 - p).
+
+        Which ones is a function of the seed, 64 bits, and of places alone, so a gradient takes the same way.
+        """
+        out, keys = torch.empty_like(x), (ctypes.c_uint * 2)(seed & 0xFFFFFFFF, seed >> 32)
+        addresses = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (out, x)]
+        least = min(round(p * 2**32), 2**32 - 1)
+        arguments = Dropout(*addresses, x.numel(), keys, least, 1 / (1 - least / 2**32), torch.get_num_threads())
+        self._run("dropout", arguments, x)
+        return out
 
 
 @cache

@@ -45,7 +45,7 @@ def triple_loss(
     def over(student: Product, soft: Product | None, labels: Tensor, following: Tensor | None) -> tuple[Tensor, Tensor]:
         settings = (temperature, shares, kernels, chunk_rows, torch.is_grad_enabled())
         with torch.autocast(labels.device.type, enabled=False):  # the products' own types from here on
-            return _LogitTerms.apply(*student, soft, labels, following, *settings)
+            return _LogitTerms.apply(*student[:3], student, soft, labels, following, *settings)
 
     everywhere = weights.clm > 0 or (weights.soft and not restrict_ce_to_mask)
     student_hidden = student_hidden_NH if everywhere else student_hidden_NH.index_select(0, masked_M)
@@ -78,16 +78,15 @@ def triple_loss(
 class _LogitTerms(torch.autograd.Function):
     """Weighted total, and unweighted VALUES summed over rows, of the terms that need logits.
 
-    ``shares`` has a weight and a count for each of VALUES.
+    ``student`` holds the three tensors before it; ``shares`` has a weight and a count for each of VALUES.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, rows_RH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, teacher: Product | None,
-        labels_R: Tensor, next_labels_R: Tensor | None, temperature: float, shares: dict[str, tuple[float, int]],
-        kernels: Kernels, chunk_rows: int | None, training: bool,
+        ctx: Any, rows_RH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, student: Product,
+        teacher: Product | None, labels_R: Tensor, next_labels_R: Tensor | None, temperature: float,
+        shares: dict[str, tuple[float, int]], kernels: Kernels, chunk_rows: int | None, training: bool,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        student = Product(rows_RH, weight_VH, bias_V)
         slopes = {name: shares[name][0] / shares[name][1] for name in Slopes._fields[1:]}
         training = training and any(slopes.values())
         wanted = [training and needed for needed in ctx.needs_input_grad[:3]]
@@ -96,8 +95,8 @@ class _LogitTerms(torch.autograd.Function):
         held = _held(student, teacher, kernels, chunk_rows)
         gradients = Gradients(student, wanted, held.chunk, kernels)
         values_5 = rows_RH.new_zeros(len(VALUES), dtype=statistics_dtype(rows_RH.dtype))
-        memory_CV = kernels.empty((held.chunk, len(weight_VH)), rows_RH)
-        teacher_memory_BV = None if teacher is None else kernels.empty((held.block, len(weight_VH)), teacher.rows_RH)
+        memory_CV = student.memory(held.chunk, kernels)
+        teacher_memory_BV = None if teacher is None else teacher.memory(held.block, kernels)
         for chunk in _runs(0, len(rows_RH), held.chunk):
             student_CV = student.logits(chunk, memory_CV)
             for block in _runs(chunk.start, chunk.stop, held.block):
@@ -109,11 +108,11 @@ class _LogitTerms(torch.autograd.Function):
                     kernels, student_BV, teacher_BV, labels_R[block], following, formed, gradients.bias_V, any(wanted)
                 ).sum(0)
             for piece in _runs(chunk.start, chunk.stop, held.piece):
-                gradients.take_rows(piece, memory_CV[piece.start - chunk.start : piece.stop - chunk.start])
-            gradients.take_weight(chunk, memory_CV[: chunk.stop - chunk.start])
+                gradients.take_rows(piece, student_CV[piece.start - chunk.start : piece.stop - chunk.start])
+            gradients.take_weight(chunk, student_CV)
         ctx.save_for_backward(gradients.rows_RH, gradients.weight_VH, gradients.bias_V)
         ctx.form, ctx.kernels, ctx.dtype = form, kernels, rows_RH.dtype
-        ctx.shapes = [None if tensor is None else tensor.shape for tensor in student]
+        ctx.shapes = [None if tensor is None else tensor.shape for tensor in (rows_RH, weight_VH, bias_V)]
         ctx.mark_non_differentiable(values_5)
         total = values_5.new_zeros(())
         for i, name in enumerate(VALUES):
@@ -131,7 +130,7 @@ class _LogitTerms(torch.autograd.Function):
             # Where no term of logits has a weight: engines count on a gradient of everything that a forward has used.
             if scaled[i] is None and ctx.needs_input_grad[i]:
                 scaled[i] = torch.zeros(shape, dtype=ctx.dtype, device=upstream.device)
-        return (*scaled, *[None] * 8)
+        return (*scaled, *[None] * 9)
 
 
 def _held(student: Product, teacher: Product | None, kernels: Kernels, chunk_rows: int | None) -> chunks.Sizes:

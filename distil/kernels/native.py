@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from abc import abstractmethod
-from ctypes import c_double, c_int, c_longlong, c_void_p
+from ctypes import c_double, c_float, c_int, c_longlong, c_uint, c_void_p
 
 import torch
 from torch import Tensor
@@ -32,6 +32,15 @@ class Cosines(ctypes.Structure):
     _fields_ = [
         ("student", c_void_p), ("teacher", c_void_p), ("values", c_void_p), ("factors", c_void_p),
         ("gradient", c_void_p), ("scale", c_void_p), ("rows", c_longlong), ("width", c_longlong), ("threads", c_int),
+    ]  # fmt: skip
+
+
+class Dropout(ctypes.Structure):
+    """``struct Dropout`` of csrc/dropout.cpp."""
+
+    _fields_ = [
+        ("out", c_void_p), ("in", c_void_p), ("count", c_longlong), ("keys", c_uint * 2), ("least", c_uint),
+        ("scale", c_float), ("threads", c_int),
     ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from distil.kernels.contract import Head, check_product, statistics_dtype
+from distil.kernels.packing import PackedWeights, in_use
 from distil.kernels.rows import Kernels
 
 
@@ -20,9 +21,16 @@ class Product(NamedTuple):
     rows_RH: Tensor
     weight_VH: Tensor
     bias_V: Tensor | None
+    packed: PackedWeights | None = None  # those that have the weight laid out
 
-    def logits(self, rows: slice, memory_BV: Tensor) -> Tensor:
+    def memory(self, rows: int, kernels: Kernels) -> Tensor | None:
+        """Memory for the logits of so many rows; None where each product brings its own."""
+        return None if self.packed else kernels.empty((rows, len(self.weight_VH)), self.rows_RH)
+
+    def logits(self, rows: slice, memory_BV: Tensor | None) -> Tensor:
         """Logits of some rows, in memory of as many or more."""
+        if memory_BV is None:
+            return self.packed.product(self.rows_RH[rows], self.weight_VH, self.bias_V)
         out_BV = memory_BV[: rows.stop - rows.start]
         if self.bias_V is None:
             return torch.mm(self.rows_RH[rows], self.weight_VH.t(), out=out_BV)
@@ -38,7 +46,8 @@ def product_of(name: str, hidden_RH: Tensor, head: Head) -> Product:
         rows_RH, weight_VH = rows_RH.to(dtype), weight_VH.to(dtype)
         bias_V = None if bias_V is None else bias_V.to(dtype)
     check_product(f"{name}'s", hidden_RH, rows_RH, Head(head.transform, weight_VH, bias_V))
-    return Product(rows_RH, weight_VH, bias_V)
+    packed = in_use.get()
+    return Product(rows_RH, weight_VH, bias_V, packed if packed and packed.takes(rows_RH, weight_VH) else None)
 
 
 class Gradients:
@@ -49,7 +58,7 @@ class Gradients:
     """
 
     def __init__(self, product: Product, wanted: list[bool], chunk: int, kernels: Kernels) -> None:
-        rows_RH, weight_VH, _ = product
+        rows_RH, weight_VH = product.rows_RH, product.weight_VH
         self._product, self._kernels = product, kernels
         sums = statistics_dtype(rows_RH.dtype)
         of_rows = sums if rows_RH.dtype == torch.float16 else rows_RH.dtype

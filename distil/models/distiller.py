@@ -14,6 +14,7 @@ from distil.data.batch import PackedBatch
 from distil.kernels import Head, LossOutput, triple_loss
 from distil.models.comparison import Comparison
 from distil.models.family import Family
+from distil.models.hosted import Hosted
 from distil.models.matching import QKV, hidden_loss, relation_loss
 from distil.models.packed import Capture, packed_inputs, use_packed_attention
 from distil.tables import Loss
@@ -43,7 +44,7 @@ class Observed(NamedTuple):
     qkv: QKV | None
 
 
-class Distiller(nn.Module):
+class Distiller(Hosted):
     """The student under the loss; its forward takes one packed micro-batch to that batch's share of it.
 
     The teacher is held outside the module tree: the engine must neither shard, cast nor save it. None trains on the
@@ -72,7 +73,7 @@ class Distiller(nn.Module):
             if model is not None:
                 use_packed_attention(model)
 
-    def forward(self, batch: PackedBatch, counts: Counts | None, taught: bool = True) -> LossOutput | Tensor:
+    def compute(self, batch: PackedBatch, counts: Counts | None, taught: bool = True) -> LossOutput | Tensor:
         """The loss of a micro-batch as its share of ``counts``; without counts, the sums of EVALUATION instead.
 
         Not ``taught``, the student is compared with labels alone, and the teacher does not run.

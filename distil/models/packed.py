@@ -108,12 +108,28 @@ def packed_attention(
         sides = (reach, 0 if causal else reach)
         return varlen_attn(q, k, v, ends, ends, longest, longest, scale=scaling, window_size=sides).unsqueeze(0), None
     assert window is None or not causal, "no family of ours has causal layers with a window"
-    out = F.scaled_dot_product_attention(
+    attend = F.scaled_dot_product_attention
+    if dropout > 0 and query.device.type == "cpu":
+        attend = attention_with_dropout
+    out = attend(
         padding.pad(query), padding.pad(key), padding.pad(value),
         # Padding follows the tokens, so no causal query of a token ever sees it.
         attn_mask=None if causal else padding.mask(window), is_causal=causal, dropout_p=dropout, scale=scaling,
     )  # fmt: skip
     return padding.unpad(out), None
+
+
+def attention_with_dropout(
+    query: Tensor, key: Tensor, value: Tensor, *, attn_mask: Tensor | None, is_causal: bool, dropout_p: float,
+    scale: float | None,
+) -> Tensor:  # fmt: skip
+    """``F.scaled_dot_product_attention`` as torch computes it under dropout on a CPU, in fp32, but by ``F.dropout``."""
+    scores = (query.float() * (scale or query.shape[-1] ** -0.5)) @ key.float().transpose(-2, -1)
+    if is_causal:
+        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+    if attn_mask is not None:
+        scores = scores.masked_fill(~attn_mask, -torch.inf)
+    return (F.dropout(scores.softmax(-1), dropout_p) @ value.float()).to(query.dtype)
 
 
 def _has_varlen_kernel(query: Tensor) -> bool:
