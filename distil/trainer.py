@@ -1,17 +1,14 @@
-"""The loop: a step is a global batch, a pure function of its number, so a resumed run is the run itself."""
+"""The loop: steps, and between them what is reported, saved and evaluated."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import NoReturn
 
 import torch
 
 from distil.checkpoint.manifest import Position
 from distil.checkpoint.saving import Checkpoints
-from distil.data.feed import Feed
-from distil.data.sampler import generator
 from distil.engine.heartbeat import Heartbeat
 from distil.engine.ranks import Ranks
 from distil.engine.wrapped import Engine
@@ -19,6 +16,7 @@ from distil.errors import Stopped, UserError
 from distil.health import Health
 from distil.monitor import Monitor, peak_memory_gib
 from distil.schedule import learning_rate
+from distil.stepping import Stepper
 from distil.stopping import StopRequest
 from distil.workload import Workload
 
@@ -35,18 +33,23 @@ class Trainer:
         position: Position, *, health: Health, stop: StopRequest, heartbeat: Heartbeat,
     ) -> None:  # fmt: skip
         self._work, self._engine, self._ranks = work, engine, ranks
-        self._checkpoints, self._monitor, self._at = checkpoints, monitor, position
+        self._checkpoints, self._monitor = checkpoints, monitor
         self._health, self._stop, self._heartbeat = health, stop, heartbeat
-        self._feed = Feed(work.batch, self._numbers(), ranks.device)
+        self._steps = Stepper(work, engine, ranks, position, heartbeat.moved)
         self.evaluating = 0.0
         self._start_clock()
+
+    @property
+    def _at(self) -> Position:
+        """Where training stands."""
+        return self._steps.at
 
     def train(self) -> Position:
         """Run all steps that are left and save the last; returns where training ended.
 
         Raises Stopped, with everything saved, where that was asked for; RunError where the run must not go on.
         """
-        with self._feed:
+        with self._steps:
             try:
                 with self._heartbeat.armed():
                     self._train()
@@ -111,7 +114,7 @@ class Trainer:
     def _judged_step(self) -> torch.Tensor:
         """A step, and whether it was one; returns this rank's shares of the loss terms."""
         skipped = self._engine.skipped_steps
-        terms = self._step()
+        terms = self._steps.step()
         if self._engine.skipped_steps == skipped:
             self._health.taken()
         else:  # rare, so the wait for the device does not matter
@@ -122,46 +125,13 @@ class Trainer:
 
     def _start_clock(self) -> None:
         """Speed and waiting are counted from here on."""
-        self._mark = (time.perf_counter(), self._at, self._feed.waited)
-
-    def _places(self) -> range:
-        """This rank's places in a global batch; past its end it repeats micro-batches, to keep step with the rest."""
-        return range(self._ranks.rank, self._work.accumulation * self._ranks.world, self._ranks.world)
-
-    def _global_batch(self, first: int) -> range:
-        """Stream numbers of the global batch that begins with micro-batch ``first``."""
-        return range(first, first + self._work.micro_batches)
-
-    def _numbers(self) -> Iterator[int]:
-        """Stream numbers of the micro-batches that this rank is going to need."""
-        at = self._at  # where training stands now; it moves on while this is read ahead
-        for step in range(self._work.stop_step - at.step):
-            numbers = self._global_batch(at.micro_batch + step * self._work.micro_batches)
-            yield from (numbers[place % len(numbers)] for place in self._places())
-
-    def _step(self) -> torch.Tensor:
-        """One optimiser step; returns this rank's shares of the loss terms, in the workload's order."""
-        work, optimizer = self._work, self._work.optimizer
-        step, ranks = self._at.step, self._ranks
-        self._engine.set_lr(learning_rate(step, work.total_steps, optimizer.lr, optimizer.warmup_fraction))
-        numbers = self._global_batch(self._at.micro_batch)
-        terms = torch.zeros(len(work.terms), device=ranks.device)
-        for place in self._places():
-            number = numbers[place % len(numbers)]
-            # Dropout, too, belongs to the micro-batch and not to the rank that happens to compute it.
-            torch.manual_seed(int(generator("dropout", optimizer.seed, number).integers(2**63)))
-            batch = next(self._feed).to(ranks.device)
-            weight = 1.0 if place < len(numbers) else 0.0
-            terms += self._engine.micro_step(batch, *work.given(number, numbers, step), weight=weight)
-            self._heartbeat.moved()
-        self._at = Position(step + 1, numbers.stop, self._at.tokens + work.tokens(numbers))
-        return terms
+        self._mark = (time.perf_counter(), self._at, self._steps.waited)
 
     def _report(self, terms: torch.Tensor) -> None:
         """Write the scalars of the step just done; ``terms`` are summed over all ranks."""
         work, at, engine = self._work, self._at, self._engine
         raw = dict(zip(work.terms, terms.tolist(), strict=True))  # waits for the device, so the clock is read after it
-        (start, since, waited), seconds_waited = self._mark, self._feed.waited
+        (start, since, waited), seconds_waited = self._mark, self._steps.waited
         self._start_clock()
         seconds = self._mark[0] - start
         weights = work.weights(at.step - 1)
@@ -174,7 +144,7 @@ class Trainer:
         values = {"loss/total": loss}
         values |= {f"loss/{name}": raw[name] for name in weighted}
         values |= {f"loss_weighted/{name}": value for name, value in weighted.items()}
-        values |= work.curves(raw, self._global_batch(at.micro_batch - work.micro_batches), at.step - 1)
+        values |= work.curves(raw, self._steps.global_batch(at.micro_batch - work.micro_batches), at.step - 1)
         values |= {
             "optimizer/lr": learning_rate(at.step - 1, work.total_steps, optimizer.lr, optimizer.warmup_fraction),
             "optimizer/grad_norm": engine.grad_norm,
