@@ -1,7 +1,7 @@
 """Dropout on a CPU, whose own is one thread that draws a number at a time: a mask that is a function of places.
 
-Each number stays with probability 1 - p, times 1 / (1 - p) (Srivastava et al. 2014), p to the nearest 2^-32. The seed of
-a call is drawn from torch's generator, so who seeds that decides the masks, as with torch's own dropout.
+Each number stays with probability 1 - p, times 1 / (1 - p) (Srivastava et al. 2014), p to the nearest 2^-32. The seed
+of a call is drawn from torch's generator, so who seeds that decides the masks, as with torch's own dropout.
 """
 
 from __future__ import annotations

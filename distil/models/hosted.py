@@ -14,7 +14,7 @@ from distil.tasks.batch import TaskBatch
 
 
 class Hosted(nn.Module, ABC):
-    """A module whose ``compute`` is its forward, under ``kernels.host_functions`` with weights that are laid out once."""
+    """A module whose ``compute`` is its forward, under ``host_functions`` with weights that are laid out once."""
 
     def __init__(self) -> None:
         super().__init__()

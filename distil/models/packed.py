@@ -1,8 +1,8 @@
 """Attention over packed sequences, registered with transformers so that its stock models run without padding.
 
 Queries, keys and values come as one row of N tokens; a token attends to those of its own sequence. Every matrix
-product of the model sees real tokens only. Attention itself pads only where there is no kernel for variable lengths:
-on CPUs, on GPUs before Ampere, in fp32, and under attention dropout, which that kernel lacks.
+product of the model sees real tokens only. Attention itself pads only where no kernel takes sequences of any lengths
+(``distil.models.attention`` says where one does).
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
-from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
 from distil.data.batch import PackedBatch
+from distil.models import attention
 from distil.tasks.batch import TaskBatch
 
 PACKED = "distil_packed"
@@ -101,41 +101,23 @@ def packed_attention(
         capture.take(query, key, value)
     causal = getattr(module, "is_causal", False)
     window = None if sliding_window is None else sliding_window - 1
-    if dropout == 0 and _has_varlen_kernel(query):
-        q, k, v = (x.squeeze(0).transpose(0, 1).contiguous() for x in (query, key, value))
-        ends, longest = padding.cu_seqlens_B1, padding.longest
-        reach = -1 if window is None else window
-        sides = (reach, 0 if causal else reach)
-        return varlen_attn(q, k, v, ends, ends, longest, longest, scale=scaling, window_size=sides).unsqueeze(0), None
+    kernel = attention.kernel_for(
+        attention.capability_of(query.device), query.dtype, head=query.shape[-1], dropout=dropout, window=window
+    )
+    if kernel is not None:
+        ends, longest, how = padding.cu_seqlens_B1, padding.longest, {"causal": causal, "window": window}
+        out = attention.attend(kernel, query, key, value, ends, longest, dropout=dropout, scaling=scaling, **how)
+        return out, None
     assert window is None or not causal, "no family of ours has causal layers with a window"
     attend = F.scaled_dot_product_attention
     if dropout > 0 and query.device.type == "cpu":
-        attend = attention_with_dropout
+        attend = attention.with_dropout
     out = attend(
         padding.pad(query), padding.pad(key), padding.pad(value),
         # Padding follows the tokens, so no causal query of a token ever sees it.
         attn_mask=None if causal else padding.mask(window), is_causal=causal, dropout_p=dropout, scale=scaling,
     )  # fmt: skip
     return padding.unpad(out), None
-
-
-def attention_with_dropout(
-    query: Tensor, key: Tensor, value: Tensor, *, attn_mask: Tensor | None, is_causal: bool, dropout_p: float,
-    scale: float | None,
-) -> Tensor:  # fmt: skip
-    """``F.scaled_dot_product_attention`` as torch computes it under dropout on a CPU, in fp32, but by ``F.dropout``."""
-    scores = (query.float() * (scale or query.shape[-1] ** -0.5)) @ key.float().transpose(-2, -1)
-    if is_causal:
-        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
-    if attn_mask is not None:
-        scores = scores.masked_fill(~attn_mask, -torch.inf)
-    return (F.dropout(scores.softmax(-1), dropout_p) @ value.float()).to(query.dtype)
-
-
-def _has_varlen_kernel(query: Tensor) -> bool:
-    if query.device.type != "cuda" or query.dtype not in (torch.float16, torch.bfloat16):
-        return False
-    return torch.cuda.get_device_capability(query.device) >= (8, 0)
 
 
 AttentionInterface.register(PACKED, packed_attention)

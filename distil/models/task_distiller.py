@@ -19,13 +19,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import transformers
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from distil.errors import ConfigError
 from distil.kernels import LossOutput
 from distil.kernels.contract import statistics_dtype
 from distil.models.family import Family
+from distil.models.hosted import Hosted
 from distil.models.packed import Padding, use_packed_attention
 from distil.models.task_heads import run, task_inputs
 from distil.tasks.batch import TaskBatch
@@ -35,7 +36,7 @@ from distil.tasks.task import CLASSIFICATION, SPANS
 TERMS = ("task", "ce", "cos")
 
 
-class TaskDistiller(nn.Module):
+class TaskDistiller(Hosted):
     """A model with a head for tasks of ``kind`` under its loss; both families are those of ``task_family``.
 
     The teacher is held outside the module tree: the engine must neither shard, cast nor save it. Raises ConfigError
@@ -56,7 +57,7 @@ class TaskDistiller(nn.Module):
             if model is not None:
                 use_packed_attention(model)
 
-    def forward(self, batch: TaskBatch, examples: int | None) -> LossOutput | Tensor:
+    def compute(self, batch: TaskBatch, examples: int | None) -> LossOutput | Tensor:
         """The loss of a micro-batch, each term the sum over its sequences divided by ``examples``.
 
         With the count of the whole global batch the shares of its micro-batches sum to the exact mean. ``terms`` are

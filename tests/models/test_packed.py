@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from torch import nn
 
 from distil.data.batch import PackedBatch
 from distil.models.families import FAMILIES
-from distil.models.packed import Padding, packed_attention, packed_inputs, use_packed_attention
+from distil.models.packed import packed_inputs, use_packed_attention
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -202,21 +201,3 @@ def test_inputs_are_shared_between_models():
         for name, model in [*models.items(), *models.items()]:
             found = FAMILIES[name].hidden(model, **inputs)
             assert torch.equal(found, FAMILIES[name].hidden(model, **packed_inputs(batch)))
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize(("causal", "window"), [(False, None), (True, None), (False, 9)])
-def test_variable_length_kernel_equals_padded_attention(dtype, causal, window):
-    lengths = [5, 128, 1, 64]
-    ends = torch.tensor([0, *torch.tensor(lengths).cumsum(0)], dtype=torch.int32, device="cuda")
-    positions = torch.cat([torch.arange(n) for n in lengths]).cuda()
-    torch.manual_seed(0)
-    packed = [torch.randn(1, 12, sum(lengths), 64, device="cuda") for _ in range(3)]
-    module, how = SimpleNamespace(is_causal=causal), {"sliding_window": window}
-    truth, _ = packed_attention(module, *packed, None, padding=Padding(ends, 128, positions), **how)
-    halves = [x.to(dtype) for x in packed]
-    kernel, _ = packed_attention(module, *halves, None, padding=Padding(ends, 128, positions), **how)
-    # Both round inputs, weights and output to 16 bits; outputs are averages of numbers of size 1.
-    torch.testing.assert_close(kernel.float(), truth, rtol=0, atol=8 * torch.finfo(dtype).eps)
