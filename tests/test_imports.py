@@ -24,7 +24,7 @@ LEVELS = [
     ["options", "data"],
     ["tasks"],
     ["models", "variants"],
-    ["evaluation", "engine", "monitor", "export", "prepare"],
+    ["evaluation", "engine", "monitor", "export", "planning", "prepare"],
     ["checkpoint", "guard", "made", "workload"],
     ["job", "trainer"],
     ["results", "doctor", "summary", "distillation", "training"],
