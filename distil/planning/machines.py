@@ -18,8 +18,9 @@ from distil.fields import nearest
 GIGA, TERA, GIB = 10**9, 10**12, 2**30
 THIS = "this"
 _ASKED = re.compile(r"(\d+)x(.+)")
-# Of a kernel's launch by eager torch and of a hop of a collective; assumed, both of the usual order.
-LAUNCH_SECONDS, HOP_SECONDS = 5e-6, 10e-6
+# Of the host for an operation of eager code, Python of transformers and autograd included, and of a hop of a
+# collective; assumed, both of the usual order.
+LAUNCH_SECONDS, HOP_SECONDS = 10e-6, 10e-6
 LINK_SHARE = 0.8  # of a link's rate that a collective attains; assumed
 
 
