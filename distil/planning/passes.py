@@ -36,7 +36,8 @@ TENSORS = {
     ("bias gradient", BACKWARD): 1.0,
     ("loss", FORWARD): 5.0,  # two logits read twice, a gradient written over one: kernels.fused
     ("labels' loss", FORWARD): 3.0,  # without a teacher's logits
-    ("zeros", BACKWARD): 1.0,
+    ("word gradient", BACKWARD): 1.0,  # of all words, most of them zeros
+    ("scaled", BACKWARD): 3.0,  # of a sum in fp32 to the type of the weights
     ("sum", BACKWARD): 3.0,
 }
 COMPOSED = ("gelu_new", "gelu_fast", "gelu_python")  # of plain operations in transformers: several passes
@@ -104,11 +105,12 @@ def encoder(config: transformers.PreTrainedConfig, rows: int, training: bool) ->
     found += [("lookup", embedded, len(tables)), ("add", embedded, len(tables) - 1)]
     passes = [Pass(name, FORWARD, rows, width, times) for name, width, times in found if times]
     if training:
-        passes += [p._replace(kind=BACKWARD) for p in passes if p.name != "add"]
+        passes += [p._replace(kind=BACKWARD) for p in passes if p.name not in ("add", "lookup")]
         # The ways of a gradient through a layer meet: two around each half, three into queries, keys and values.
         passes.append(Pass("add", BACKWARD, rows, hidden, 4 * layers))
         passes += [Pass("bias gradient", BACKWARD, rows, width, layers) for width in (*[hidden] * 5, inner)]
-        passes += [Pass("zeros", BACKWARD, family.number(config, "vocabulary"), embedded)]
+        passes += [Pass("lookup", BACKWARD, rows, embedded, len(tables) - 1)] if len(tables) > 1 else []
+        passes += [Pass("word gradient", BACKWARD, family.number(config, "vocabulary"), embedded)]
     return passes
 
 
@@ -152,7 +154,8 @@ def losses(config: transformers.PreTrainedConfig, loss: Loss, taught: bool, rows
     parts = -(-at.rows // at.chunk)
     if parts > 1:
         yield Pass("sum", BACKWARD, vocabulary, embedded, parts - 1, bytes=4)
-    yield Pass("sum", BACKWARD, vocabulary, embedded, 2)  # scaled by what arrives, added to the embeddings'
+    yield Pass("scaled", BACKWARD, vocabulary, embedded)  # by what arrives
+    yield Pass("sum", BACKWARD, vocabulary, embedded)  # with the embeddings'
 
 
 def _of_attention(dropout: str) -> bool:

@@ -29,10 +29,9 @@ class Micro(NamedTuple):
     host: float
     backward: float
 
-    @property
-    def seconds(self) -> float:
-        """A GPU's kernels wait for their launches, or hide them; a CPU does both itself."""
-        return max(self.device, self.host)
+    def seconds(self, kind: str) -> float:
+        """On a device of this ``kind``: a GPU's kernels hide their launches, or wait for them; a CPU does both."""
+        return max(self.device, self.host) if kind == "cuda" else self.device + self.host
 
     @property
     def device(self) -> float:
@@ -55,7 +54,8 @@ class Prediction(NamedTuple):
     def step_seconds(self) -> float:
         """Of an optimiser step."""
         exposed = self.communication.seconds - self.communication.hidden
-        return self.outline.placement.accumulation * self.micro.seconds + self.optimizer + exposed
+        micro = self.micro.seconds(self.machines.device.type)
+        return self.outline.placement.accumulation * micro + self.optimizer + exposed
 
     @property
     def tokens_a_second(self) -> float:
