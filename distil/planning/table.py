@@ -78,10 +78,8 @@ def _cost(of: Prediction, asked: Asked) -> dict[str, str]:
             f", {of.kwh * asked.price_kwh:,.2f} at {asked.price_kwh:g} a kWh" if asked.price_kwh else ""
         )
     if asked.price_gpu_hour:
-        hours = of.hours * of.machines.count
-        rows["rent"] = (
-            f"{hours * asked.price_gpu_hour:,.2f} for {hours:,.1f} hours of a GPU at {asked.price_gpu_hour:g}"
-        )
+        hours, price = of.hours * of.machines.count, asked.price_gpu_hour
+        rows["rent"] = f"{hours * price:,.2f} for {hours:,.1f} hours of a GPU at {price:g}"
     return rows
 
 
