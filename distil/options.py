@@ -36,7 +36,7 @@ class Options(Placing):
     recipe: str = DEFAULT_RECIPE
 
 
-Kind = TypeVar("Kind", bound=Options)
+Kind = TypeVar("Kind")
 FOLDER = "folder of the run; default: runs/RECIPE, or the next free number"
 
 
@@ -97,7 +97,7 @@ def parse(
         add_group(parser, f"{title} (recipe {recipe.name})", group, getattr(recipe, title))
     given = parsed(parser, arguments)
     options = kind(**{f.name: given.pop(f.name) for f in dataclasses.fields(kind)})
-    del given["local_rank"]
+    given.pop("local_rank", None)
     return options, Recipe.load(name, given)
 
 

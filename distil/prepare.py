@@ -49,7 +49,7 @@ def sample_encoder(name: str) -> Path:
 
 def sample_store(name: str, tokenizer: transformers.PreTrainedTokenizerBase, max_length: int) -> Path:
     """Prefix of a sample text's store for this tokenizer and length, with a held-out one; made on the first call."""
-    prefix = prepared() / f"{name}-{fingerprint(tokenizer)[:8]}-{max_length}-v{FORMAT_VERSION}"
+    prefix = sample_prefix(name, tokenizer, max_length)
     if not Path(f"{prefix}.json").exists():
         text = prepared() / f"{name}.txt"
         text.parent.mkdir(parents=True, exist_ok=True)
@@ -58,6 +58,11 @@ def sample_store(name: str, tokenizer: transformers.PreTrainedTokenizerBase, max
         binarize(files([text]), tokenizer, prefix, **options)
         text.unlink()
     return prefix
+
+
+def sample_prefix(name: str, tokenizer: transformers.PreTrainedTokenizerBase, max_length: int) -> Path:
+    """Where ``sample_store`` puts it."""
+    return prepared() / f"{name}-{fingerprint(tokenizer)[:8]}-{max_length}-v{FORMAT_VERSION}"
 
 
 def with_stores_found(recipe: Recipe) -> Recipe:

@@ -30,7 +30,7 @@ LEVELS = [
     ["trainer"],
     ["results", "doctor", "summary", "distillation", "training"],
     ["variation"],
-    ["pretrain", "finetuning"],
+    ["pretrain", "finetuning", "planning"],
     ["members", "report"],
     ["provenance"],
     ["ablation"],
@@ -148,7 +148,7 @@ COMMANDS = (
 
 
 def test_programs_load_heavy_libraries_late():
-    programs = ("pretrain", "binarize", "doctor", "run", "ablate", "report", "finetune")
+    programs = ("pretrain", "binarize", "doctor", "run", "ablate", "report", "finetune", "plan")
     for name in (*(f"launch.{program}" for program in programs), *COMMANDS):
         top = {
             i for node in sources()[name].body for i in imported(node) if isinstance(node, ast.Import | ast.ImportFrom)
@@ -156,6 +156,7 @@ def test_programs_load_heavy_libraries_late():
         ours = {i for i in top if i in sources()} - {"distil"}
         light = {"config", "errors", "hosts", "options", "placement", "remote", "stopping", "variants"}
         light |= {"commands", "finetuning", "finetuning.options", "finetuning.suite_options", "folder"}
+        light |= {"planning", "planning.options"}
         light |= {command.removeprefix("distil.") for command in COMMANDS}
         assert ours <= {f"distil.{module}" for module in light}, name
         assert {i.split(".")[0] for i in top} <= {"distil", *sys.stdlib_module_names}, name

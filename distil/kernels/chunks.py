@@ -33,8 +33,16 @@ def sizes(rows: int, vocabulary: int, bytes_per_logit: int, device: torch.device
     ``bytes_per_logit`` is what a kernel needs for one, of student or teacher. A function of shapes and of the device's
     size, not of what happens to be free: sums over chunks must come out alike in a run that is resumed.
     """
-    most = _bytes(device)
-    if device.type == "cuda":
+    return _sizes(rows, vocabulary, bytes_per_logit, device.type, _bytes(device))
+
+
+def sizes_on(kind: str, memory: int, rows: int, vocabulary: int, bytes_per_logit: int) -> Sizes:
+    """The same for a device that need not be here: its type, cuda or cpu, and the bytes of its memory."""
+    return _sizes(rows, vocabulary, bytes_per_logit, kind, _share(kind, memory))
+
+
+def _sizes(rows: int, vocabulary: int, bytes_per_logit: int, kind: str, most: int) -> Sizes:
+    if kind == "cuda":
         chunk = _even(rows, most // 2 // (vocabulary * bytes_per_logit))
         return Sizes(chunk, chunk, chunk)
     chunk = _even(rows, min(most, MOST_ON_CPU[bytes_per_logit < 4]) // (vocabulary * bytes_per_logit))
@@ -48,8 +56,12 @@ def _even(rows: int, most: int) -> int:
     return max(min(-(-even // ROWS_TOGETHER) * ROWS_TOGETHER, rows), 1)
 
 
+def _share(kind: str, memory: int) -> int:
+    return min(MOST_ON_GPU, int(memory * SHARE_OF_GPU)) if kind == "cuda" else int(memory * SHARE_OF_RAM)
+
+
 @cache
 def _bytes(device: torch.device) -> int:
     if device.type == "cuda":
-        return min(MOST_ON_GPU, int(torch.cuda.get_device_properties(device).total_memory * SHARE_OF_GPU))
-    return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * SHARE_OF_RAM)
+        return _share("cuda", torch.cuda.get_device_properties(device).total_memory)
+    return _share("cpu", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

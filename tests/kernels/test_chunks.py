@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 import pytest
 import torch
@@ -10,7 +11,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from distil.kernels import chunks
-from distil.kernels.chunks import BLOCK_ON_CPU, BLOCK_ROWS_ON_CPU, LONG_ON_CPU, MOST_ON_CPU, ROWS_TOGETHER, sizes
+from distil.kernels.chunks import (
+    BLOCK_ON_CPU,
+    BLOCK_ROWS_ON_CPU,
+    LONG_ON_CPU,
+    MOST_ON_CPU,
+    ROWS_TOGETHER,
+    sizes,
+    sizes_on,
+)
 
 CPU = torch.device("cpu")
 MIB = 2**20
@@ -93,3 +102,15 @@ def test_temporaries_keep_to_the_device_share():
 )
 def test_examples(rows, vocabulary, bytes_per_logit, wanted):
     assert sizes(rows, vocabulary, bytes_per_logit, CPU) == wanted
+
+
+@pytest.mark.parametrize(("gib", "rows"), [(16, 1024), (32, 2048), (141, 2048)])
+def test_of_a_gpu_that_is_not_here_by_its_memory(gib, rows):
+    """Rows that the head of the file promises of BERT's vocabulary in 16 bits, to the next even split."""
+    held = sizes_on("cuda", gib * 2**30, 64 * rows, 30_522, 2)
+    assert rows < held.chunk * 1.01 and held.chunk <= math.ceil(256 * MIB * rows / 2048 / 2 / 61_044 / 8) * 8
+
+
+def test_of_this_machine_by_its_memory():
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert sizes_on("cpu", memory, 5000, 30_522, 2) == sizes(5000, 30_522, 2, CPU)

@@ -1,0 +1,154 @@
+"""Our step as the trainer takes it, and the same with one technique taken away."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from step_setting import DS_CONFIG, job_of
+from torch.nn import functional as F
+
+from distil import stepping
+from distil.checkpoint.manifest import Position
+from distil.data.batch import PackedBatch
+from distil.data.feed import Feed
+from distil.distillation import Distillation
+from distil.engine.device import DTYPES
+from distil.engine.ranks import start_ranks, stop_ranks
+from distil.engine.wrapped import Engine
+from distil.kernels import IGNORED, host, packing, paths
+from distil.models.constants import in_precision
+from distil.models.distiller import Distiller
+from distil.models.student import decay_groups
+
+Change = Callable[[], Any]
+
+
+def measure(options: argparse.Namespace, precision: str, without: str | None) -> dict[str, float]:
+    """Real tokens and seconds of our step ``without`` one of WITHOUT, and seconds in which it waited for batches."""
+    with WITHOUT[without]() if without else nullcontext():
+        ranks = start_ranks()
+        try:
+            return _timed(options, precision, without, ranks)
+        finally:
+            stop_ranks()
+
+
+def _timed(options: argparse.Namespace, precision: str, without: str | None, ranks: Any) -> dict[str, float]:
+    options.ds_config = os.environ.get("STEP_DS_CONFIG", DS_CONFIG)
+    job = job_of(options, precision, ranks.device)
+    torch.manual_seed(job.recipe.optimizer.seed)
+    teacher, family = job.load_teacher(torch.float32)
+    student = job.make_student(teacher).model
+    teacher = in_precision(teacher, DTYPES[precision]).to(ranks.device)
+    module = Distiller(student, job.shape.family, teacher, family, job.recipe.loss)
+    engine = Engine(module, decay_groups(module, job.recipe.optimizer.weight_decay), job.placement, ranks)
+    work = Distillation(job)
+    if without == "packing":
+        pad, packed = job.tokenizer.pad_token_id, work.batch
+        work.batch = lambda number: padded(packed(number), pad)
+    tokens = seconds = waited = 0.0
+    fetch = (lambda: None) if without != "no waits for the device" else engine_terms(engine)
+    with stepping.Stepper(work, engine, ranks, Position(0, 0, 0), fetch) as steps:
+        for step in range(1 + options.steps):
+            began, before, at = time.perf_counter(), steps.waited, steps.at.tokens
+            steps.step().tolist()  # waits for the device
+            if step:
+                tokens, seconds = tokens + steps.at.tokens - at, seconds + time.perf_counter() - began
+                waited += steps.waited - before
+    return {"tokens": tokens, "seconds": seconds, "waited": waited}
+
+
+def padded(batch: PackedBatch, pad_id: int) -> PackedBatch:
+    """The same batch with every sequence as long as the longest: pads are tokens like others to all that follows."""
+    lengths_B = batch.cu_seqlens_B1.diff().long()
+    is_token = (torch.arange(batch.longest) < lengths_B[:, None]).flatten()
+    ids_N = torch.full((len(is_token),), pad_id)
+    labels_N = torch.full((len(is_token),), IGNORED)
+    ids_N[is_token], labels_N[is_token] = batch.input_ids_N, batch.labels_N
+    return PackedBatch.pack(ids_N.numpy(), labels_N.numpy(), torch.full_like(lengths_B, batch.longest).numpy())
+
+
+def engine_terms(engine: Engine) -> Callable[[], None]:
+    """Fetches six values after a micro-batch, as the published loop does."""
+
+    def fetch() -> None:
+        parameter = next(engine._engine.module.parameters())
+        for _ in range(6):
+            parameter.flatten()[0].item()
+
+    return fetch
+
+
+class InlineFeed(Feed):
+    """Makes each batch when it is asked for."""
+
+    def __next__(self) -> Any:
+        began = time.perf_counter()
+        batch = self._make(next(self._numbers))
+        self.waited += time.perf_counter() - began
+        return batch
+
+    def _order(self, count: int) -> None:
+        """Nothing ahead."""
+
+
+@contextmanager
+def _set(owner: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    os.environ[name] = value
+    yield
+
+
+@contextmanager
+def _plain_optimizer() -> Iterator[None]:
+    config = json.loads(DS_CONFIG.read_text())
+    config["optimizer"]["params"]["fused"] = False
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ds_config.json"
+        path.write_text(json.dumps(config))
+        with _environment("STEP_DS_CONFIG", str(path)):
+            yield
+
+
+def _stock_dropout() -> Any:
+    def stock(_: Any, x: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+        return F.dropout(x, p, training, inplace)
+
+    return _set(host.HostFunctions, "_dropout", stock)
+
+
+def _default_allocator() -> Any:
+    from distil.engine import device
+
+    return _set(device, "_keep_freed_memory", lambda: None)
+
+
+# Techniques, each with what takes it away while it is entered.
+WITHOUT: dict[str, Change] = {
+    "packing": nullcontext,
+    "fused loss": lambda: _set(paths, "path_for", lambda _: paths.Path("reference", "a measurement", None)),
+    "weights laid out once": lambda: _set(packing.PackedWeights, "takes", lambda *_: False),
+    "dropout by vectors": _stock_dropout,
+    "freed memory kept": _default_allocator,
+    "fused optimizer": _plain_optimizer,
+    "no waits for the device": nullcontext,
+    "batches ahead": lambda: _set(stepping, "Feed", InlineFeed),
+}

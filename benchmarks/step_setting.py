@@ -1,0 +1,53 @@
+"""What every variant of a step is measured on: BERT-base and DistilBERT, the same text, the same budget."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+import transformers
+
+from distil.config import Recipe
+from distil.folder import building, prepared
+from distil.job import Job, settle
+from distil.placement import place
+from distil.prepare import prepare_stores, sample_encoder
+
+RECIPE, STORE = "distilbert-base-uncased", "sample:wiki-summaries-en"
+DS_CONFIG = Path(__file__).parents[1] / "ds_config" / "zero1.json"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options that say on what is measured."""
+    parser.add_argument("--max_length", type=int, default=128, help="tokens of the longest sequence")
+    parser.add_argument("--micro_batch_size", type=int, default=8, help="sequences of that length in a micro-batch")
+    parser.add_argument("--accumulation", type=int, default=8, help="micro-batches of an optimiser step")
+    parser.add_argument("--steps", type=int, default=2, help="optimiser steps that are timed, after one that is not")
+    parser.add_argument("--store", default=STORE, help="prefix of a store that BERT's tokenizer has made")
+    parser.add_argument("--teacher", help="a folder instead of BERT-base with random weights, which take as long")
+
+
+def teacher_of(options: argparse.Namespace) -> str:
+    """Folder of the teacher; one with random weights of BERT-base's shape is made once."""
+    if options.teacher:
+        return options.teacher
+    folder = prepared() / "bert-base-random"
+    if not folder.is_dir():
+        torch.manual_seed(0)
+        with building(folder) as draft:
+            transformers.BertForMaskedLM(transformers.BertConfig()).save_pretrained(draft)
+            transformers.AutoTokenizer.from_pretrained(sample_encoder("minilm-l6")).save_pretrained(draft)
+    return str(folder)
+
+
+def job_of(options: argparse.Namespace, precision: str, device: torch.device, **overrides: object) -> Job:
+    """The published recipe on that text, placed on one rank by ZeRO-1."""
+    teacher = teacher_of(options)
+    sizes = {"max_length": options.max_length, "micro_batch_size": options.micro_batch_size}
+    sizes["batch_size"] = options.micro_batch_size * options.accumulation
+    numbers = {"teacher": teacher, "store": (options.store,), **sizes, **overrides}
+    recipe = Recipe.load(RECIPE, numbers)
+    placement = place(getattr(options, "ds_config", DS_CONFIG), recipe, 1, device.type, (precision,), precision)
+    prepare_stores(recipe, teacher)
+    return settle(recipe, placement, teacher, None)

@@ -1,0 +1,91 @@
+"""A plan for the machine at hand, by rates measured on it; with --measure held against real steps."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+
+from distil.config import Recipe
+from distil.engine.device import DTYPES, precisions_of
+from distil.engine.ranks import Ranks, start_ranks, stop_ranks
+from distil.machine import device_name, machine
+from distil.planning.bench import Bench, measured
+from distil.planning.calibration import Asking, Calibration, keep, kept, memory_here, place_of
+from distil.planning.machines import GIGA, Device, Machines, Share
+from distil.planning.options import Asked
+from distil.planning.outline import Outline, outline
+from distil.planning.plan import described, placed_on
+from distil.planning.prediction import predict
+from distil.planning.rehearsal import Rehearsed, rehearse, shortened
+
+LOCAL = Share(1.0, "measured")
+
+
+class Here(NamedTuple):
+    """This machine, its ranks' device, and how many of these there are."""
+
+    ranks: Ranks
+    machines: Machines
+
+
+def plan_here(asked: Asked, recipe: Recipe) -> Iterator[str]:
+    """The plan; measured, if that was asked for, first the rates and then a few steps. Raises ConfigError."""
+    ranks = start_ranks()
+    try:
+        here = machines_here(ranks.device)
+        job = outline(recipe, placed_on(here, asked, recipe), asked.tokens)
+        precision = job.placement.precision
+        alone = Machines(here.device, 1)
+        short = shortened(job, lambda of: placed_on(alone, asked, of))
+        if asked.measure:
+            yield from calibrate([(job, here), (short, alone)], ranks.device)
+        rates = Calibration(with_peak(here.device, precision, ranks.device), precision, kept(ranks.device, precision))
+        of = Machines(rates.device, here.count)
+        from_where = [f"rates measured on {machine(ranks.device)}, kept in {place_of(ranks.device, precision)}"]
+        yield described(job, of, rates, asked, from_where)
+        if asked.measure:
+            expected = predict(short, Machines(rates.device, 1), rates).tokens_a_second
+            yield compared(expected, rehearse(short, ranks), short)
+    finally:
+        stop_ranks()
+
+
+def compared(expected: float, found: Rehearsed, job: Outline) -> str:
+    """Predicted beside measured."""
+    off = expected / found.tokens_a_second - 1
+    return (
+        f"  a rehearsal of {found.steps} steps of {job.placement.accumulation} micro-batches on one rank, in "
+        f"{job.placement.precision}: predicted {expected:,.0f} tokens/s, measured {found.tokens_a_second:,.0f}, "
+        f"{off:+.1%}"
+    )
+
+
+def calibrate(jobs: list[tuple[Outline, Machines]], device: torch.device) -> Iterator[str]:
+    """Measure every rate that the jobs ask for, and keep them."""
+    precision = jobs[0][0].placement.precision
+    asking = Asking(jobs[0][1].device, precision)
+    for job, machines in jobs:
+        predict(job, machines, asking)
+    yield f"measuring {len(asking.items)} rates of {machine(device)} in {precision}"
+    seconds = dict(measured(asking.items, Bench(device, DTYPES[precision])))
+    yield f"kept in {keep(device, precision, seconds)}"
+
+
+def machines_here(device: torch.device) -> Machines:
+    """The devices of this machine, of which rates but those to be measured are unknown: links are taken as none."""
+    count = torch.cuda.device_count() if device.type == "cuda" else 1
+    flops = dict.fromkeys(precisions_of(device), 1.0)
+    of = Device(
+        device_name(device), flops, memory_here(device), GIGA, link=GIGA, network=GIGA, node_watts=0.0, matrix=LOCAL,
+        stream=LOCAL, node="this machine", node_gpus=max(count, 1), type=device.type,
+    )  # fmt: skip
+    return Machines(of, count)
+
+
+def with_peak(of: Device, precision: str, device: torch.device) -> Device:
+    """The device with the fastest of its measured products as its peak."""
+    rates = [1 / seconds for name, seconds in kept(device, precision).items() if name.startswith(("product", "head"))]
+    return dataclasses.replace(of, flops=of.flops | {precision: max(rates, default=1.0)})

@@ -1,0 +1,60 @@
+"""The command line of a plan; light, so that a mistake is told at once."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from distil import options
+from distil.config import Recipe
+from distil.errors import ConfigError
+
+POSITIVE = ("tokens", "price_kwh", "price_gpu_hour")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is planned beside a recipe; prices and ``tokens`` are None where none was given."""
+
+    recipe: str
+    deepspeed: str
+    gpus: str
+    precision: str
+    tokens: float | None
+    price_kwh: float | None
+    price_gpu_hour: float | None
+    measure: bool
+
+
+def parse(arguments: Sequence[str], description: str) -> tuple[Asked, Recipe]:
+    """The options and the recipe with its overrides. Raises ConfigError."""
+    asked, recipe = options.parse(arguments, description, Asked, _add)
+    for name in POSITIVE:
+        value = getattr(asked, name)
+        if value is not None and not value > 0:
+            raise ConfigError(f"--{name} is {value}; it must be above 0")
+    if asked.measure and asked.gpus != "this":
+        raise ConfigError(f"--measure is of the machine at hand, not of {asked.gpus}; give --gpus this")
+    return asked, recipe
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    plan = parser.add_argument_group("plan")
+    recipes = ", ".join(options.shipped_recipes())
+    plan.add_argument(
+        "--recipe", metavar="NAME", default=options.DEFAULT_RECIPE, help=f"{recipes}, or a TOML file"
+    )  # fmt: skip
+    plan.add_argument("--deepspeed", metavar="PATH", default=options.Placing.deepspeed, help="ds_config of the job")
+    plan.add_argument("--gpus", metavar="NxNAME", default="this", help="8xV100, 1xH200 ..., or this machine")
+    plan.add_argument(
+        "--precision", choices=options.PRECISIONS, default="auto", help="auto: the ds_config's where the device has it"
+    )
+    plan.add_argument("--tokens", metavar="N", type=float, help="of an epoch, where the text is not here: 3.5e9, say")
+    plan.add_argument("--price_kwh", metavar="PRICE", type=float, help="of a kilowatt-hour: what electricity costs")
+    plan.add_argument("--price_gpu_hour", metavar="PRICE", type=float, help="of a GPU for an hour: what renting costs")
+    plan.add_argument(
+        "--measure",
+        action="store_true",
+        help="measure this machine's rates, which are kept, and a few real steps",
+    )

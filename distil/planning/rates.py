@@ -1,0 +1,81 @@
+"""How long a device takes for one piece of work: by its data sheet, or by what was measured on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from distil.planning.machines import Device
+from distil.planning.passes import Attention, Pass
+from distil.planning.products import Product
+
+ITEMSIZE = {"fp16": 2, "bf16": 2, "fp32": 4}
+# Bytes a parameter that an optimiser step reads and writes: 16-bit gradient to fp32 (6), its norm (4), unscaling and
+# clipping (8); weight, gradient and two moments read, all but the gradient written, in fp32 (28); the 16-bit copy (6).
+PREPARE_BYTES, ADAM_BYTES, COPY_BYTES = 18, 28, 6
+
+
+class Rates(Protocol):
+    """Seconds of a device in one precision."""
+
+    device: Device
+    precision: str
+
+    def product(self, product: Product) -> float:
+        """Of a matrix product, all its times."""
+
+    def attention(self, attention: Attention) -> float:
+        """Of a model's attention kernels."""
+
+    def pass_(self, of: Pass) -> float:
+        """Of a pass, all its times."""
+
+    def update(self, parameters: float) -> float:
+        """Of Adam's update of so many parameters in fp32."""
+
+    def stream(self, bytes: float) -> float:
+        """Of reading and writing so many bytes in all."""
+
+    def launches(self, count: float) -> float:
+        """Of the host's part in so many operations."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """By the data sheet: work takes as long as its FLOPs or its bytes do, whichever is more."""
+
+    device: Device
+    precision: str
+
+    @property
+    def _itemsize(self) -> int:
+        return ITEMSIZE[self.precision]
+
+    def product(self, product: Product) -> float:
+        one = product.rows * product.inner + product.inner * product.columns + product.rows * product.columns
+        return max(self._compute(product.flops), self.stream(one * product.times * self._itemsize))
+
+    def attention(self, attention: Attention) -> float:
+        return max(self._compute(attention.flops), self.stream(attention.traffic(self._itemsize)))
+
+    def pass_(self, of: Pass) -> float:
+        return self.stream(of.traffic(self._itemsize))
+
+    def update(self, parameters: float) -> float:
+        return self.stream(parameters * ADAM_BYTES)
+
+    def stream(self, bytes: float) -> float:
+        return bytes / (self.device.bandwidth * self.device.stream.share)
+
+    def launches(self, count: float) -> float:
+        return count * self.device.launch_seconds
+
+    def _compute(self, flops: float) -> float:
+        return flops / (self.device.flops[self.precision] * self.device.matrix.share)
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """As ``engine.device.DTYPES``, which to import starts DeepSpeed."""
+    return {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[precision]

@@ -1,0 +1,87 @@
+"""A prediction as a person reads it: a row a figure, each marked as what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from distil.planning.machines import GIB
+from distil.planning.memory import Memory
+from distil.planning.options import Asked
+from distil.planning.prediction import Prediction
+from distil.summary import COLUMN, in_columns
+
+MIB = 2**20
+
+
+def table(prediction: Prediction, memory: Memory, asked: Asked, sources: list[str]) -> str:
+    """All rows; ``sources`` say where the rates are from."""
+    rows = _job(prediction) | _speed(prediction) | _memory(memory) | _cost(prediction, asked)
+    rows["from"] = _below([*sources, *prediction.outline.notes])
+    return in_columns(rows)
+
+
+def _job(of: Prediction) -> dict[str, str]:
+    job, place = of.outline, of.outline.placement
+    return {
+        "machines": f"{of.machines}, {place.path}: ZeRO-{place.zero_stage}, {place.precision}",
+        "tokens": f"{job.tokens:.3g} in {job.steps:,} steps of {job.tokens_a_step:,.0f}"
+        f", {place.accumulation} micro-batches of {job.tokens_a_micro_batch:,.0f} a rank and step",
+        "FLOPs": f"{of.flops_a_token / 1e6:,.1f} M a token, {of.flops_a_token * job.tokens:.3g} in all",
+    }
+
+
+def _speed(of: Prediction) -> dict[str, str]:
+    micro, sent = of.micro, of.communication
+    parts = {
+        "products": micro.matrices, "attention": micro.attention, "passes": micro.passes,
+        "adding gradients": micro.gradients,
+    }  # fmt: skip
+    kind = of.machines.device.type
+    shown = ", ".join(f"{name} {seconds * 1e3:,.2f}" for name, seconds in parts.items())
+    beside = "beside it, launches" if kind == "cuda" else "launches"
+    total = f"{micro.seconds(kind) * 1e3:,.2f} ms"
+    return {
+        "speed": f"predicted {of.tokens_a_second:,.0f} tokens/s, MFU {of.mfu:.1%}, {_duration(of.hours)}",
+        "a micro-batch": f"{total}: {shown}; {beside} {micro.host * 1e3:,.2f}",
+        "a step": f"{of.step_seconds * 1e3:,.1f} ms, of these the optimiser {of.optimizer * 1e3:,.2f}",
+        "communication": f"{sent.sent / MIB:,.0f} MiB a rank and step, {sent.seconds * 1e3:,.2f} ms, "
+        f"{sent.share_hidden:.0%} of it behind the backward pass"
+        if sent.sent
+        else "none, with one rank",
+    }  # fmt: skip
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:,.1f} h" if hours >= 1 else f"{hours * 60:,.1f} min"
+
+
+def _memory(of: Memory) -> dict[str, str]:
+    lines = [f"{of.total / GIB:.1f} GiB a rank of {of.available / GIB:.1f}{'' if of.fits else ': does NOT fit'}"]
+    lines += [f"{part.bytes / MIB:>9,.0f} MiB  {part.name}{' (one of these)' * part.beside}" for part in of.parts]
+    if not of.fits:
+        lines.append(remedy(of))
+    return {"memory": _below(lines)}
+
+
+def remedy(of: Memory) -> str:
+    """What to change where the memory is too small: what holds the most of it."""
+    largest = max(of.parts, key=lambda part: part.bytes).name
+    if largest in ("fp32 weights and Adam's moments", "gradients", "student's weights"):
+        return "to fit: more ranks, or --deepspeed ds_config/zero2_offload.json or ds_config/zero3.json"
+    return "to fit: half the --micro_batch_size, and so on; the global batch and the result stay the same"
+
+
+def _cost(of: Prediction, asked: Asked) -> dict[str, str]:
+    rows = {}
+    if of.machines.device.watts:
+        rows["electricity"] = f"{of.kwh:,.1f} kWh at most" + (
+            f", {of.kwh * asked.price_kwh:,.2f} at {asked.price_kwh:g} a kWh" if asked.price_kwh else ""
+        )
+    if asked.price_gpu_hour:
+        hours, price = of.hours * of.machines.count, asked.price_gpu_hour
+        rows["rent"] = f"{hours * price:,.2f} for {hours:,.1f} hours of a GPU at {price:g}"
+    return rows
+
+
+def _below(lines: list[str] | Iterator[str]) -> str:
+    return f"\n  {'':<{COLUMN}}".join(lines)

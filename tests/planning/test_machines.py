@@ -1,0 +1,45 @@
+"""Machines by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from distil.errors import ConfigError
+from distil.planning.machines import DEVICES, machines
+
+
+@pytest.mark.parametrize(
+    ("asked", "name", "count", "nodes"),
+    [
+        ("8xV100", "V100-SXM2-16GB", 8, 1),
+        ("1xH200", "H200-SXM-141GB", 1, 1),
+        ("20xA100-80GB", "A100-SXM4-80GB", 20, 3),
+        ("2xv100-sxm2-32gb", "V100-SXM2-32GB", 2, 1),
+    ],
+)
+def test_by_short_and_by_full_name(asked, name, count, nodes):
+    found = machines(asked)
+    assert (found.device.name, found.count, found.nodes) == (name, count, nodes)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [("8xV10", "did you mean V100"), ("8xTPU", "there are V100"), ("V100", "as in 8xV100"), ("0xH200", "say how many")],
+)
+def test_what_is_none_of_them_is_told(asked, told):
+    with pytest.raises(ConfigError, match=told):
+        machines(asked)
+
+
+@pytest.mark.parametrize("device", DEVICES.values(), ids=lambda device: device.name)
+def test_figures_are_possible(device):
+    assert list(device.flops.values()) == sorted(device.flops.values(), reverse=True), "best first"
+    assert all(0 < share.share < 1 and share.source for share in (device.matrix, device.stream))
+    assert device.network <= device.link * device.node_gpus
+    # By arithmetic alone: no sheet states a device whose matrices outrun its memory by less than 30 or more than 500.
+    assert 30 < device.flops["fp16"] / device.bandwidth < 500
+    assert "bf16" not in device.flops or device.flops["bf16"] == device.flops["fp16"]
+
+
+def test_a_v100_has_no_bf16():
+    assert machines("1xV100").device.precisions == ("fp16", "fp32")
