@@ -90,18 +90,17 @@ def table(rounds: list[dict[str, Result]], half: str) -> list[str]:
 
     base, best = f"{PUBLISHED} fp32", {p: f"{FLOOR} {p}" for p in ("fp32", half)}
     lines = [
-        f"| | tokens/s | of published fp32 | of published {half} autocast | of the floor | MFU | peak GiB | waits for data |",
+        f"| | tokens/s | x published fp32 | x published {half} autocast | of the floor | MFU | peak GiB | waits |",
         "|---" * 8 + "|",
     ]
     for name in rounds[0]:
         floor = best[half if half in name else "fp32"]
-        ratios = f"{speed(name) / speed(base):.2f} | {speed(name) / speed(f'{PUBLISHED} {half} autocast'):.2f} "
-        mfu = median(floor, "flops") * speed(name) / median(floor, "peak")
+        now = speed(name)
+        ratios = f"{now / speed(base):.2f} | {now / speed(f'{PUBLISHED} {half} autocast'):.2f}"
+        mfu = median(floor, "flops") * now / median(floor, "peak")
         waits = "" if name.startswith(FLOOR) else f"{median(name, 'waited') / median(name, 'seconds'):.1%}"
         memory = "" if name.startswith(FLOOR) else f"{median(name, 'memory') / 2**30:.2f}"
-        lines.append(
-            f"| {name} | {speed(name):,.0f} | {ratios}| {speed(name) / speed(floor):.0%} | {mfu:.0%} | {memory} | {waits} |"
-        )
+        lines.append(f"| {name} | {now:,.0f} | {ratios} | {now / speed(floor):.0%} | {mfu:.0%} | {memory} | {waits} |")
     spread = [each[base]["tokens"] / each[base]["seconds"] for each in rounds]
     lines += ["", f"{base} over {len(rounds)} rounds: {min(spread):,.1f} to {max(spread):,.1f} tokens/s. "]
     for precision, name in best.items():
@@ -125,9 +124,9 @@ def main() -> None:
         print(json.dumps(one(options.one, options, device)))
         return
     if options.losses:
-        from step_losses import compare
+        from step_losses import losses
 
-        print(compare(options, device))
+        print(losses(options).told())
         return
     names = [name for name, *_ in variants(device)]
     needed = [name for name in names if name.startswith(FLOOR) or (name.startswith(PUBLISHED) and "kept" not in name)]

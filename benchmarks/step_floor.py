@@ -16,7 +16,8 @@ from distil.kernels.packing import PackedWeights, available
 from distil.models.shape import student_config
 from distil.planning.products import FORWARD, INPUT_GRADIENT, Product, Rows, distillation, flops
 
-PEAK_SIDES, TURNS, BATCHES, COPIES = (2048, 4096), 3, 4, 4
+PEAK_SIDES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
+TURNS, BATCHES, COPIES = 3, 4, 4
 
 
 def measure(options: argparse.Namespace, precision: str) -> dict[str, float]:
@@ -63,7 +64,7 @@ def time_of(product: Product, dtype: torch.dtype, device: torch.device) -> float
 def peak(dtype: torch.dtype, device: torch.device) -> float:
     """FLOP/s of square products, the best."""
     best = 0.0
-    for side in PEAK_SIDES:
+    for side in PEAK_SIDES[device.type]:
         left, right = (torch.randn(side, side).to(device, dtype) for _ in range(2))
         out: Tensor = torch.empty_like(left)
         best = max(best, 2 * side**3 / _seconds(lambda _: torch.mm(left, right, out=out), 1, device))  # noqa: B023

@@ -46,7 +46,9 @@ def job_of(options: argparse.Namespace, precision: str, device: torch.device, **
     teacher = teacher_of(options)
     sizes = {"max_length": options.max_length, "micro_batch_size": options.micro_batch_size}
     sizes["batch_size"] = options.micro_batch_size * options.accumulation
-    numbers = {"teacher": teacher, "store": (options.store,), **sizes, **overrides}
+    config = transformers.AutoConfig.from_pretrained(teacher)
+    numbers = {"teacher": teacher, "student_depth": config.num_hidden_layers // 2, "store": (options.store,)}
+    numbers |= sizes | overrides
     recipe = Recipe.load(RECIPE, numbers)
     placement = place(getattr(options, "ds_config", DS_CONFIG), recipe, 1, device.type, (precision,), precision)
     prepare_stores(recipe, teacher)

@@ -79,14 +79,16 @@ class Material:
     text: Path
 
 
-def make_teacher(folder: Path, vocabulary: list[str] | None = None, layers: int = 4) -> Path:
+def make_teacher(
+    folder: Path, vocabulary: list[str] | None = None, layers: int = 4, hidden: int = 32
+) -> Path:  # fmt: skip
     """A random BERT with its tokenizer; large enough weights that its guesses are not all alike."""
     words = vocabulary or [*SPECIAL, *WORDS]
     torch.manual_seed(11)
     tokenizer = transformers.BertTokenizerFast(vocab={word: i for i, word in enumerate(words)})
     config = transformers.BertConfig(
-        vocab_size=len(words), hidden_size=32, num_hidden_layers=layers, num_attention_heads=4, intermediate_size=64,
-        max_position_embeddings=64, initializer_range=0.3,
+        vocab_size=len(words), hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=4,
+        intermediate_size=2 * hidden, max_position_embeddings=64, initializer_range=0.3 * (32 / hidden) ** 0.5,
     )  # fmt: skip
     transformers.BertForMaskedLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
