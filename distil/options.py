@@ -25,6 +25,7 @@ class Placing:
     output_dir: str | None = None
     max_steps: int | None = None
     precision: str = "auto"
+    compile: bool = False
     dry_run: bool = False
     max_hours: float | None = None
 
@@ -73,6 +74,11 @@ def add_placing_options(run: argparse._ArgumentGroup, folder: str) -> None:
     )
     run.add_argument(
         "--precision", choices=PRECISIONS, default="auto", help="auto: the ds_config's where the device has it"
+    )
+    run.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the models' layers by torch.compile, which a GPU needs Triton for; a minute or two at the start",
     )
     run.add_argument("--dry_run", action="store_true", help="print the plan and exit")
     # The launcher passes its own number; ranks read it from the environment.

@@ -56,7 +56,8 @@ class Numbers(Protocol):
 class Placement:
     """A ds_config with every "auto" filled, and what was decided on the way.
 
-    ``config`` goes to DeepSpeed as it is; ``notes`` are the lines a user should read.
+    ``config`` goes to DeepSpeed as it is; ``compiled`` is whether the models' layers are compiled; ``notes`` are the
+    lines a user should read.
     """
 
     path: str
@@ -66,6 +67,7 @@ class Placement:
     ranks: int
     accumulation: int
     notes: tuple[str, ...]
+    compiled: bool = False
 
 
 def read_ds_config(path: str | Path) -> dict[str, Any]:
@@ -89,13 +91,14 @@ def read_ds_config(path: str | Path) -> dict[str, Any]:
 
 
 def place(
-    path: str | Path, recipe: Numbers, ranks: int, device: str, precisions: Collection[str], asked: str
-) -> Placement:
+    path: str | Path, recipe: Numbers, ranks: int, device: str, precisions: Collection[str], asked: str,
+    compiled: bool = False,
+) -> Placement:  # fmt: skip
     """Resolve the ds_config at ``path`` for ``ranks`` ranks of a device that computes in ``precisions``.
 
     ``asked`` is a precision the user insists on, or "auto" for the file's own where the device has it.
-    Ranks that the micro-batches do not divide among leave places empty, which a note says. Raises ConfigError for bad
-    JSON and for a number that contradicts the recipe.
+    ``compiled`` asks for layers that are compiled. Ranks that the micro-batches do not divide among leave places empty,
+    which a note says. Raises ConfigError for bad JSON and for a number that contradicts the recipe.
     """
     config = copy.deepcopy(read_ds_config(path))
     for block, why in FOREIGN_BLOCKS.items():
@@ -124,7 +127,9 @@ def place(
     notes += _idle_note(recipe, ranks, accumulation)
     if left := _autos(config):
         raise ConfigError(f'ds_config {path}: {left} is "auto", which nothing here fills; give it a value')
-    return Placement(str(path), config, precision, stage, ranks, accumulation, tuple(notes))
+    if compiled and stage == 3:
+        raise ConfigError(f"--compile and ZeRO stage 3 of ds_config {path} do not go together; leave one of them out")
+    return Placement(str(path), config, precision, stage, ranks, accumulation, tuple(notes), compiled)
 
 
 def _idle_note(recipe: Numbers, ranks: int, accumulation: int) -> list[str]:

@@ -65,7 +65,9 @@ def settled(options: Options, recipe: Recipe, ranks: Ranks, guard: Guard, told: 
     recipe = ranks.first_does(lambda: with_stores_found(recipe))  # one look, lest two hosts list a folder differently
     precisions = precisions_of(ranks.device)
     placement = ranks.all_do(
-        lambda: place(options.deepspeed, recipe, ranks.world, ranks.device.type, precisions, options.precision)
+        lambda: place(
+            options.deepspeed, recipe, ranks.world, ranks.device.type, precisions, options.precision, options.compile
+        )
     )
     if told:
         introduce(ranks, recipe)
@@ -116,7 +118,9 @@ def _resolve_teacher(recipe: Recipe, options: Options, ranks: Ranks, guard: Guar
     if options.dry_run:  # the unfitted model has the same shape
         return _resolve_teacher(of_teacher, options, ranks, guard)
     say(ranks, f"  its teacher is fitted first, once, by the recipe {of_teacher.name}; kept in {folder}\n")
-    of_run = Options(options.deepspeed, str(folder), precision=options.precision, recipe=of_teacher.name)
+    of_run = Options(
+        options.deepspeed, str(folder), precision=options.precision, compile=options.compile, recipe=of_teacher.name
+    )
     run(of_run, of_teacher, ranks, guard)
     say(ranks, f"\nthe teacher is ready; now the recipe {recipe.name}")
     return str(folder / STUDENT)

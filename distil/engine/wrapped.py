@@ -28,6 +28,8 @@ class Engine:
     """
 
     def __init__(self, module: nn.Module, groups: list[dict[str, Any]], placement: Placement, ranks: Ranks) -> None:
+        if placement.compiled:
+            module.compile_layers()
         with contextlib.redirect_stdout(io.StringIO()):  # some of its optimisers print memory tables
             kept = constants(module)
             self._engine, *_ = deepspeed.initialize(model=module, model_parameters=groups, config=placement.config)

@@ -55,7 +55,9 @@ def settled(placing: Placing, numbers: FineTuning, ranks: Ranks) -> FineTuningJo
     """A run's job; what is decided on the way is told. Raises DataError and ConfigError."""
     precisions = precisions_of(ranks.device)
     placement = ranks.all_do(
-        lambda: place(placing.deepspeed, numbers, ranks.world, ranks.device.type, precisions, placing.precision)
+        lambda: place(
+            placing.deepspeed, numbers, ranks.world, ranks.device.type, precisions, placing.precision, placing.compile
+        )
     )
     say(ranks, f"distil {distil.__version__}: {numbers.called}")
     for note in placement.notes:

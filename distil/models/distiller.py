@@ -16,7 +16,7 @@ from distil.models.comparison import Comparison
 from distil.models.family import Family
 from distil.models.hosted import Hosted
 from distil.models.matching import QKV, hidden_loss, relation_loss
-from distil.models.packed import Capture, packed_inputs, use_packed_attention
+from distil.models.packed import Capture, packed_inputs
 from distil.tables import Loss
 
 # Terms that compare more than heads and last hidden states do; the kernels' own come before them.
@@ -47,19 +47,15 @@ class Observed(NamedTuple):
 class Distiller(Hosted):
     """The student under the loss; its forward takes one packed micro-batch to that batch's share of it.
 
-    The teacher is held outside the module tree: the engine must neither shard, cast nor save it. None trains on the
-    cross-entropy alone. ``projection`` takes the student's hidden states to the teacher's width where they differ; it
-    is trained with the student and no part of it.
+    Without a teacher it trains on the cross-entropy alone. ``projection`` takes the student's hidden states to the
+    teacher's width where they differ; it is trained with the student and no part of it.
     """
 
     def __init__(
         self, student: transformers.PreTrainedModel, student_family: Family,
         teacher: transformers.PreTrainedModel | None, teacher_family: Family | None, loss: Loss,
     ) -> None:  # fmt: skip
-        super().__init__()
-        self.student = student
-        self._student_family, self._teacher_family = student_family, teacher_family
-        self._teacher = [teacher]  # a list, so that nn.Module does not adopt it
+        super().__init__(student, student_family, teacher, teacher_family)
         self._loss = loss
         self._compared = Comparison((), None, False)
         if teacher is not None:
@@ -69,9 +65,6 @@ class Distiller(Hosted):
             self.projection = _projection(
                 student_family.number(student.config, "hidden"), teacher_family.number(teacher.config, "hidden")
             )
-        for model in (student, teacher):
-            if model is not None:
-                use_packed_attention(model)
 
     def compute(self, batch: PackedBatch, counts: Counts | None, taught: bool = True) -> LossOutput | Tensor:
         """The loss of a micro-batch as its share of ``counts``; without counts, the sums of EVALUATION instead.

@@ -65,6 +65,12 @@ class Family:
         path = self.modules.get(common_name)
         return model.get_submodule(path.format(layer)) if path else None
 
+    def layers(self, model: nn.Module) -> list[nn.Module]:
+        """The layers of a model, in order; the one that all are, where all are one."""
+        path = next(path for name, path in self.modules.items() if name.startswith("layer."))
+        stack, several, _ = path.partition(".{}.")
+        return list(model.get_submodule(stack)) if several else [model.get_submodule(stack.rpartition(".")[0])]
+
     def number(self, config: transformers.PreTrainedConfig, common_name: str) -> int:
         """A number of a config by its common name; a feed-forward size that it leaves open is four times the width."""
         value = getattr(config, self.config[common_name])

@@ -87,6 +87,7 @@ class Capture:
         return self._seen
 
 
+@torch.compiler.disable  # kernels of its own, and Python that looks at lengths
 def packed_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *,
     padding: Padding, scaling: float | None = None, dropout: float = 0.0, sliding_window: int | None = None,

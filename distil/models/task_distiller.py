@@ -27,7 +27,7 @@ from distil.kernels import LossOutput
 from distil.kernels.contract import statistics_dtype
 from distil.models.family import Family
 from distil.models.hosted import Hosted
-from distil.models.packed import Padding, use_packed_attention
+from distil.models.packed import Padding
 from distil.models.task_heads import run, task_inputs
 from distil.tasks.batch import TaskBatch
 from distil.tasks.tables import TaskLoss
@@ -39,23 +39,16 @@ TERMS = ("task", "ce", "cos")
 class TaskDistiller(Hosted):
     """A model with a head for tasks of ``kind`` under its loss; both families are those of ``task_family``.
 
-    The teacher is held outside the module tree: the engine must neither shard, cast nor save it. Raises ConfigError
-    where the loss needs a teacher and there is none, or compares what the two have not alike.
+    Raises ConfigError where the loss needs a teacher and there is none, or compares what the two have not alike.
     """
 
     def __init__(
         self, student: transformers.PreTrainedModel, student_family: Family, kind: str,
         teacher: transformers.PreTrainedModel | None, teacher_family: Family | None, loss: TaskLoss,
     ) -> None:  # fmt: skip
-        super().__init__()
+        super().__init__(student, student_family, None if teacher is None else teacher.eval(), teacher_family)
         check_comparable(student, student_family, teacher, teacher_family, loss)
-        self.student = student
-        self._student_family, self._teacher_family = student_family, teacher_family
         self._kind, self._loss = kind, loss
-        self._teacher = [teacher.eval() if teacher is not None else None]  # a list, so that nn.Module does not adopt it
-        for model in (student, teacher):
-            if model is not None:
-                use_packed_attention(model)
 
     def compute(self, batch: TaskBatch, examples: int | None) -> LossOutput | Tensor:
         """The loss of a micro-batch, each term the sum over its sequences divided by ``examples``.
