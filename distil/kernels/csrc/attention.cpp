@@ -13,40 +13,53 @@ constexpr double LOG2_E = 1.4426950408889634;
 // Weights of what a query does not see become 0.
 template <class T>
 FN void hide(const Part<T> &part, const Block &block, typename T::Scalar *row, int64_t query) {
-  int64_t first = part.first_seen(query) - block.first, end = part.end_seen(query) - block.first;
-  for (int64_t j = 0; j < first; j++) row[j] = -INFINITY;
-  for (int64_t j = end; j < block.wide; j++) row[j] = -INFINITY;
+  using A = Access<Exact<T>>;
+  const int64_t first = part.first_seen(query) - block.first, end = part.end_seen(query) - block.first;
+  auto only = [&](int64_t j) {
+    const auto place = places_from<T>(uint32_t(j));
+    const auto all = A::load(row + j), none = typename T::Lane() - typename T::Scalar(INFINITY);
+    A::store(row + j, (place >= uint32_t(first)) & (place < uint32_t(end)) ? all : none);
+  };
+  for (int64_t j = 0; j < first; j += A::SIZE) only(j);
+  for (int64_t j = end / A::SIZE * A::SIZE; j < block.wide; j += A::SIZE) only(j);
 }
 
-// Writes a row's weights relative to its largest; returns what they are to be multiplied by.
-template <class T, bool DROP>
-FN typename T::Scalar weigh(const Part<T> &part, const Block &block, typename T::Scalar *row,
-                            typename Factors<T>::Number *weights, int64_t query) {
+// Some rows' weights relative to their largest; and what they are to be multiplied by.
+template <class T, bool DROP, int ROWS>
+FN void weigh(const Part<T> &part, const Block &block, Room<T> &room, const Chance<T> &chance, int64_t row,
+              typename T::Scalar *factors) {
   using F = Factors<T>;
   using A = Access<Exact<T>>;
   using Lane = typename T::Lane;
   using Scalar = typename T::Scalar;
-  hide(part, block, row, query);
   const Scalar slope = Scalar(part.a.scale * LOG2_E);
-  const auto chance = Chance<T>::of(part, query);
-  Lane most = Lane() - Scalar(INFINITY), sum = Lane();
-  for (int64_t j = 0; j < block.wide; j += A::SIZE) most = larger(A::load(row + j) * slope, most);
-  const Scalar largest = over_lane(most, [](auto a, auto b) { return larger(a, b); });
-  for (int64_t j = 0; j < block.wide; j += A::SIZE) {
-    Lane weight = exp2_of(A::load(row + j) * slope - largest);
-    sum += weight;
-    if constexpr (DROP) weight = chance.stay(block.first + j) ? weight : Lane();
-    auto narrow = F::narrowed(weight);
-    memcpy(weights + j, &narrow, sizeof(narrow));
+  const int64_t wide = block.wide;
+  const Scalar *scores = room.scores + row * wide;
+  auto *weights = reinterpret_cast<typename F::Number *>(room.weights) + row * wide;
+  Lane most[ROWS], sums[ROWS];
+  Scalar largest[ROWS];
+  for (int r = 0; r < ROWS; r++) most[r] = Lane() - Scalar(INFINITY), sums[r] = Lane();
+  for (int64_t j = 0; j < wide; j += A::SIZE)
+    for (int r = 0; r < ROWS; r++) most[r] = larger(A::load(scores + r * wide + j) * slope, most[r]);
+  for (int r = 0; r < ROWS; r++) largest[r] = largest_of(most[r]);
+  for (int64_t j = 0; j < wide; j += A::SIZE)
+    for (int r = 0; r < ROWS; r++) {
+      Lane weight = exp2_of(A::load(scores + r * wide + j) * slope - largest[r]);
+      sums[r] += weight;
+      if constexpr (DROP) weight = chance.bits(row + r, block.first + j) >= part.a.least ? weight : Lane();
+      auto narrow = F::narrowed(weight);
+      memcpy(weights + r * wide + j, &narrow, sizeof(narrow));
+    }
+  for (int r = 0; r < ROWS; r++) {
+    const Scalar total = sum_of(sums[r]);
+    part.log(block.query + row + r) = largest[r] + std::log2(total);
+    factors[r] = Scalar(DROP ? part.a.kept_scale : 1) / total;
   }
-  const Scalar total = over_lane(sum, [](auto a, auto b) { return a + b; });
-  part.log(query) = largest + std::log2(total);
-  return Scalar(DROP ? part.a.kept_scale : 1) / total;
 }
 
-// Rows `row` to `row` + DEEP of a block's scores and of what comes back to weights, up to the gradient of the scores.
-template <class T, bool DROP>
-FN void weigh_back(const Part<T> &part, const Block &block, Room<T> &room, int64_t row) {
+// Rows `row` to `row` + ROWS of a block's scores and of what comes back to weights, up to the gradient of the scores.
+template <class T, bool DROP, int ROWS>
+FN void weigh_back(const Part<T> &part, const Block &block, Room<T> &room, const Chance<T> &chance, int64_t row) {
   using F = Factors<T>;
   using A = Access<Exact<T>>;
   using Lane = typename T::Lane;
@@ -54,48 +67,44 @@ FN void weigh_back(const Part<T> &part, const Block &block, Room<T> &room, int64
   constexpr int DEEP = F::DEEP;
   const Scalar slope = Scalar(part.a.scale * LOG2_E), scale = Scalar(part.a.scale);
   const Scalar grown = DROP ? Scalar(part.a.kept_scale) : Scalar(1);
-  Scalar *scores = room.scores + row * block.wide, *slopes = room.slopes + row * block.wide, log[DEEP];
-  Lane sums[DEEP];
-  Chance<T> chance[DEEP];
-  for (int r = 0; r < DEEP; r++) {
-    int64_t query = block.query + row + r;
-    bool real = row + r < block.count;  // else a row of zeros that makes a word whole
-    if (real) hide(part, block, scores + r * block.wide, query);
-    log[r] = real ? part.log(query) : Scalar(INFINITY);
+  const int64_t wide = block.wide;
+  Scalar *scores = room.scores + row * wide, *slopes = room.slopes + row * wide, log[ROWS], mean[ROWS];
+  Lane sums[ROWS];
+  for (int r = 0; r < ROWS; r++) {
+    log[r] = row + r < block.count ? part.log(block.query + row + r) : Scalar(INFINITY);  // makes a word whole by 0
     sums[r] = Lane();
-    chance[r] = Chance<T>::of(part, query);
   }
-  decltype(F::narrowed(Lane())) narrow[DEEP];
-  for (int64_t j = 0; j < block.wide; j += A::SIZE) {
-    for (int r = 0; r < DEEP; r++) {
-      Scalar *at = scores + r * block.wide + j, *back_at = slopes + r * block.wide + j;
-      Lane weight = exp2_of(A::load(at) * slope - log[r]), back = A::load(back_at);
+  decltype(F::narrowed(Lane())) narrow[ROWS];
+  for (int64_t j = 0; j < wide; j += A::SIZE) {
+    for (int r = 0; r < ROWS; r++) {
+      Lane weight = exp2_of(A::load(scores + r * wide + j) * slope - log[r]), back = A::load(slopes + r * wide + j);
       Lane kept = weight;
       if constexpr (DROP) {
-        auto stays = chance[r].stay(block.first + j);
+        auto stays = chance.bits(row + r, block.first + j) >= part.a.least;
         kept = stays ? weight * grown : Lane();
         back = stays ? back * grown : Lane();
-        A::store(back_at, back);
+        A::store(slopes + r * wide + j, back);
       }
       sums[r] += weight * back;
-      A::store(at, weight);
+      A::store(scores + r * wide + j, weight);
       narrow[r] = F::narrowed(kept);
     }
-    auto words = joined<F>(narrow);
-    memcpy(room.weights + row / DEEP * block.wide + j, &words, sizeof(words));
-  }
-  Scalar mean[DEEP];
-  for (int r = 0; r < DEEP; r++) mean[r] = over_lane(sums[r], [](auto a, auto b) { return a + b; });
-  auto *numbers = reinterpret_cast<typename F::Number *>(room.slope_rows) + row * block.wide;
-  for (int64_t j = 0; j < block.wide; j += A::SIZE) {
-    for (int r = 0; r < DEEP; r++) {
-      Lane weight = A::load(scores + r * block.wide + j), back = A::load(slopes + r * block.wide + j);
-      narrow[r] = F::narrowed(weight * (back - mean[r]) * scale);
-      memcpy(numbers + r * block.wide + j, &narrow[r], sizeof(narrow[r]));
+    for (int r = 0; r < ROWS; r += DEEP) {
+      auto words = joined<F>(narrow + r);
+      memcpy(room.weights + (row + r) / DEEP * wide + j, &words, sizeof(words));
     }
-    if constexpr (DEEP > 1) {
-      auto words = joined<F>(narrow);
-      memcpy(room.slope_pairs + row / DEEP * block.wide + j, &words, sizeof(words));
+  }
+  for (int r = 0; r < ROWS; r++) mean[r] = sum_of(sums[r]);
+  auto *numbers = reinterpret_cast<typename F::Number *>(room.slope_rows) + row * wide;
+  for (int64_t j = 0; j < wide; j += A::SIZE) {
+    for (int r = 0; r < ROWS; r++) {
+      Lane weight = A::load(scores + r * wide + j), back = A::load(slopes + r * wide + j);
+      narrow[r] = F::narrowed(weight * (back - mean[r]) * scale);
+      memcpy(numbers + r * wide + j, &narrow[r], sizeof(narrow[r]));
+    }
+    for (int r = 0; DEEP > 1 && r < ROWS; r += DEEP) {
+      auto words = joined<F>(narrow + r);
+      memcpy(room.slope_pairs + (row + r) / DEEP * wide + j, &words, sizeof(words));
     }
   }
 }
@@ -138,9 +147,13 @@ void forward(Room<T> &room, const Part<T> &part) {
     product<F>({room.scores, block.wide, false}, {room.queries.rows, words, 1}, {room.keys.across + block.first, all},
                block.count, block.wide, words);
     typename T::Scalar factors[QUERIES + ROWS_AT_ONCE];
-    auto *weights = reinterpret_cast<typename F::Number *>(room.weights);
-    for (int64_t i = 0; i < block.count; i++)
-      factors[i] = weigh<T, DROP>(part, block, room.scores + i * block.wide, weights + i * block.wide, block.query + i);
+    for (int64_t i = 0; i < block.count; i++) hide(part, block, room.scores + i * block.wide, block.query + i);
+    const Chance<T> chance(part, block);
+    in_runs<4>(block.count, [&](int64_t row, int64_t count) {
+      with_constant<4>(count, [&](auto rows) {
+        weigh<T, DROP, decltype(rows)::value>(part, block, room, chance, row, factors + row);
+      });
+    });
     product<F>({room.sums, wide, false}, {room.weights, block.wide / DEEP, 1},
                {room.values.joined + block.first / DEEP * wide, wide}, block.count, wide, (block.keys + DEEP - 1) / DEEP);
     write_rows(part, 0, block.query, room.sums, block.count, wide, [&](int64_t i) { return factors[i]; });
@@ -165,7 +178,9 @@ void backward(Room<T> &room, const Part<T> &part) {
                across, words);
     product<F>({room.slopes, across, false}, {room.back.rows, words, 1}, {room.values.across + block.first, all}, rows,
                across, words);
-    for (int64_t row = 0; row < rows; row += DEEP) weigh_back<T, DROP>(part, block, room, row);
+    for (int64_t i = 0; i < block.count; i++) hide(part, block, room.scores + i * across, block.query + i);
+    const Chance<T> chance(part, block);
+    for (int64_t row = 0; row < rows; row += DEEP) weigh_back<T, DROP, DEEP>(part, block, room, chance, row);
     product<F>({room.sums, wide, false}, {room.slope_rows, across / DEEP, 1}, {room.keys.joined + at / DEEP, wide},
                block.count, wide, (block.keys + DEEP - 1) / DEEP);
     write_rows(part, 0, block.query, room.sums, block.count, wide, as_it_is);

@@ -62,17 +62,22 @@ FN void in_blocks(const Part<T> &part, Work work) {
   }
 }
 
-// Whether weights of a query stay. Head and token are hashed to a row's own keys, a key's number is the place.
+// Whether weights of a block stay. Head and token are hashed to a row's own keys, a key's number is the place.
 template <class T>
 struct Chance {
-  uint32_t first, second, least;
+  uint32_t first[QUERIES + ROWS_AT_ONCE], second[QUERIES + ROWS_AT_ONCE];
 
-  FN Chance of(const Part<T> &part, int64_t query) {
+  Chance(const Part<T> &part, const Block &block) {
     const unsigned *keys = part.a.keys;
-    uint32_t row = uint32_t(part.start + query), head = uint32_t(part.head) * 0x9e3779b9u;
-    return {random_bits(row, keys[0], keys[1] + head), random_bits(row, keys[1], keys[0] - head), part.a.least};
+    uint32_t query = uint32_t(part.start + block.query), head = uint32_t(part.head) * 0x9e3779b9u;
+    for (int i = 0; i < QUERIES + ROWS_AT_ONCE; i++) {
+      first[i] = random_bits(query + i, keys[0], keys[1] + head);
+      second[i] = random_bits(query + i, keys[1], keys[0] - head);
+    }
   }
-  auto stay(int64_t key) const { return random_bits(places_from<T>(uint32_t(key)), first, second) >= least; }
+  auto bits(int64_t row, int64_t key) const {
+    return random_bits(places_from<T>(uint32_t(key)), first[row], second[row]);
+  }
 };
 
 // A thread's scratch, for the longest sequence.

@@ -48,18 +48,23 @@ using Factors = Singles<T>;
 constexpr int64_t rounded_up(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
 
 // All numbers of a lane, halves of it at a time.
-template <class Lane, class Work>
-FN auto over_lane(Lane lane, Work work) {
-  if constexpr (sizeof(Lane) == sizeof(double)) {
-    return lane;
-  } else {
-    float each[LANES];
-    memcpy(each, &lane, sizeof(each));
-    for (int half = LANES / 2; half; half /= 2)
-      for (int i = 0; i < half; i++) each[i] = work(each[i], each[i + half]);
-    return each[0];
-  }
+template <class Work>
+FN float over_lane(Floats lane, Work work) {
+  float each[LANES];
+  memcpy(each, &lane, sizeof(each));
+  for (int half = LANES / 2; half; half /= 2)
+    for (int i = 0; i < half; i++) each[i] = work(each[i], each[i + half]);
+  return each[0];
 }
+#ifdef __AVX512F__
+FN float sum_of(Floats lane) { return _mm512_reduce_add_ps(__m512(lane)); }
+FN float largest_of(Floats lane) { return _mm512_reduce_max_ps(__m512(lane)); }
+#else
+FN float sum_of(Floats lane) { return over_lane(lane, [](float a, float b) { return a + b; }); }
+FN float largest_of(Floats lane) { return over_lane(lane, larger<float>); }
+#endif
+FN double sum_of(double lane) { return lane; }
+FN double largest_of(double lane) { return lane; }
 
 // --- the product ----------------------------------------------------------------------------------------------------
 
@@ -83,29 +88,41 @@ struct Result {
 // Sums that are kept in registers: 24 of AVX-512's 32, 12 of the others' 16.
 constexpr int ROWS_AT_ONCE = 6, LANES_AT_ONCE = LANES == 16 ? 4 : 2;
 
+// Sums are kept by a row's own loops over constants, which the compiler unrolls, so that each has a register.
 template <class F, int ROWS, int ACROSS>
-FN void strip(Result<F> to, Left<F> left, Right<F> right, int64_t deep) {
+__attribute__((noinline)) void strip(Result<F> to, Left<F> left, Right<F> right, int64_t deep) {
   using Lane = typename F::Lane;
   constexpr int SIZE = sizeof(Lane) / sizeof(typename F::Scalar);
   Lane sums[ROWS][ACROSS];
-#pragma GCC unroll 6
+#pragma GCC unroll 8
   for (int m = 0; m < ROWS; m++)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int n = 0; n < ACROSS; n++) {
-      sums[m][n] = Lane();
-      if (to.more) memcpy(&sums[m][n], to.at + m * to.wide + n * SIZE, sizeof(Lane));
+      Lane before = Lane();
+      if (to.more) memcpy(&before, to.at + m * to.wide + n * SIZE, sizeof(before));
+      sums[m][n] = before;
     }
   for (int64_t k = 0; k < deep; k++) {
     typename F::Row across[ACROSS];
-    memcpy(across, right.at + k * right.wide, sizeof(across));
-#pragma GCC unroll 6
+#pragma GCC unroll 8
+    for (int n = 0; n < ACROSS; n++) {
+      typename F::Row row;
+      memcpy(&row, right.at + k * right.wide + n * SIZE, sizeof(row));
+      across[n] = row;
+    }
+#pragma GCC unroll 8
     for (int m = 0; m < ROWS; m++)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int n = 0; n < ACROSS; n++)
         sums[m][n] = F::added(sums[m][n], left.at[m * left.row + k * left.deep], across[n]);
   }
-#pragma GCC unroll 6
-  for (int m = 0; m < ROWS; m++) memcpy(to.at + m * to.wide, sums[m], sizeof(sums[m]));
+#pragma GCC unroll 8
+  for (int m = 0; m < ROWS; m++)
+#pragma GCC unroll 8
+    for (int n = 0; n < ACROSS; n++) {
+      Lane sum = sums[m][n];
+      memcpy(to.at + m * to.wide + n * SIZE, &sum, sizeof(sum));
+    }
 }
 
 // work(count as a constant), for a count of 1 to MOST
@@ -128,7 +145,7 @@ FN void in_runs(int64_t count, Work work) {
 
 // Rows times columns, of which there are whole lanes.
 template <class F>
-__attribute__((noinline)) void product(Result<F> to, Left<F> left, Right<F> right, int64_t rows, int64_t columns,
+void product(Result<F> to, Left<F> left, Right<F> right, int64_t rows, int64_t columns,
                                        int64_t deep) {
   constexpr int SIZE = sizeof(typename F::Lane) / sizeof(typename F::Scalar);
   in_runs<LANES_AT_ONCE>(columns / SIZE, [&](int64_t lane, int64_t lanes) {

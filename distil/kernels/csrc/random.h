@@ -19,8 +19,8 @@ FN auto places_from(uint32_t first) {
   if constexpr (Access<T>::SIZE == 1) {
     return first;
   } else {
-    Words places;
-    for (int i = 0; i < LANES; i++) places[i] = first + i;
-    return places;
+    Words steps;
+    for (int i = 0; i < LANES; i++) steps[i] = i;  // a constant; lanes that are not would be set one by one
+    return steps + first;
   }
 }
