@@ -125,14 +125,31 @@ FN void write_rows(const Part<T> &part, int which, int64_t token, const typename
   }
 }
 
+// All tokens of a part as right factors, a lane's number of rows at a time, which stay in the first cache.
 template <class T>
-FN void lay(const Part<T> &part, const typename Room<T>::Tokens &place, int which, int64_t first, int64_t count,
-            int64_t rows, int64_t wide, bool joined, bool across) {
+void lay_tokens(const Room<T> &room, const Part<T> &part, const typename Room<T>::Tokens &place, int which) {
   using F = Factors<T>;
-  lay_rows<T>(place.rows, part.in(which) + first * part.a.strides[which][1], part.a.strides[which][1], count,
-              part.a.width, rows, wide);
-  if (joined && F::DEEP > 1) lay_joined<F>(place.joined, place.rows, rows, wide);
-  if (across) lay_across<F>(place.across, place.rows, rows, wide);
+  constexpr int SIZE = Access<T>::SIZE;
+  const int64_t all = rounded_up(part.length, SIZE), stride = part.a.strides[which][1];
+  for (int64_t i = 0; i < part.length; i += SIZE) {
+    auto *joined = place.joined == nullptr ? nullptr : place.joined + i * room.wide / F::DEEP;
+    auto *rows = F::DEEP == 1 && joined != nullptr ? joined : room.lane_rows;
+    lay_rows<T>(rows, part.in(which) + i * stride, stride, std::min<int64_t>(SIZE, part.length - i), part.a.width, SIZE,
+                room.wide);
+    if (F::DEEP > 1 && joined != nullptr) lay_joined<F>(joined, rows, SIZE, room.wide);
+    if (place.across != nullptr) lay_across<F>(place.across + i, all, rows, room.wide);
+  }
+}
+
+// Tokens of a block's queries, as left factors, and where rows are summed over as right ones.
+template <class T>
+void lay_block(const Room<T> &room, const Part<T> &part, const Block &block, const typename Room<T>::Tokens &place,
+               int which) {
+  using F = Factors<T>;
+  const int64_t stride = part.a.strides[which][1], rows = rounded_up(block.count, F::DEEP);
+  lay_rows<T>(place.rows, part.in(which) + block.query * stride, stride, block.count, part.a.width, rows, room.wide);
+  if (F::DEEP > 1 && place.joined != nullptr) lay_joined<F>(place.joined, place.rows, rows, room.wide);
+  part.look_ahead(which, block.query, block.count);
 }
 
 template <class T, bool DROP>
@@ -140,10 +157,11 @@ void forward(Room<T> &room, const Part<T> &part) {
   using F = Factors<T>;
   constexpr int DEEP = F::DEEP;
   const int64_t all = rounded_up(part.length, Access<T>::SIZE), wide = room.wide, words = wide / DEEP;
-  lay(part, room.keys, 1, 0, part.length, all, wide, false, true);
-  lay(part, room.values, 2, 0, part.length, all, wide, true, false);
+  lay_tokens(room, part, room.keys, 1);
+  lay_tokens(room, part, room.values, 2);
   in_blocks(part, [&](const Block &block) {
-    lay(part, room.queries, 0, block.query, block.count, block.count, wide, false, false);
+    lay_block(room, part, block, room.queries, 0);
+    for (int which = 1; which < 3; which++) part.look_ahead(which, block.query, block.count);
     product<F>({room.scores, block.wide, false}, {room.queries.rows, words, 1}, {room.keys.across + block.first, all},
                block.count, block.wide, words);
     typename T::Scalar factors[QUERIES + ROWS_AT_ONCE];
@@ -166,14 +184,15 @@ void backward(Room<T> &room, const Part<T> &part) {
   constexpr int DEEP = F::DEEP;
   const int64_t all = rounded_up(part.length, Access<T>::SIZE), wide = room.wide, words = wide / DEEP;
   auto as_it_is = [](int64_t) { return typename T::Scalar(1); };
-  lay(part, room.keys, 1, 0, part.length, all, wide, true, true);
-  lay(part, room.values, 2, 0, part.length, all, wide, false, true);
+  lay_tokens(room, part, room.keys, 1);
+  lay_tokens(room, part, room.values, 2);
   memset(room.key_sums, 0, sizeof(*room.key_sums) * all * wide);
   memset(room.value_sums, 0, sizeof(*room.value_sums) * all * wide);
   in_blocks(part, [&](const Block &block) {
     const int64_t rows = rounded_up(block.count, DEEP), across = block.wide, at = block.first * wide;
-    lay(part, room.queries, 0, block.query, block.count, rows, wide, true, false);
-    lay(part, room.back, 3, block.query, block.count, rows, wide, true, false);
+    lay_block(room, part, block, room.queries, 0);
+    lay_block(room, part, block, room.back, 3);
+    for (int which = 1; which < 3; which++) part.look_ahead(which, block.query, block.count);
     product<F>({room.scores, across, false}, {room.queries.rows, words, 1}, {room.keys.across + block.first, all}, rows,
                across, words);
     product<F>({room.slopes, across, false}, {room.back.rows, words, 1}, {room.values.across + block.first, all}, rows,

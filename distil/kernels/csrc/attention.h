@@ -33,6 +33,16 @@ struct Part {  // a sequence and head
     const long long *stride = a.strides[which];
     return static_cast<const typename T::Memory *>(a.in[which]) + head * stride[0] + start * stride[1];
   }
+  // Asks for numbers of the next head, probably this thread's next part, before they are wanted: rows are far apart, so
+  // the processor does not see them coming.
+  void look_ahead(int which, int64_t first, int64_t count) const {
+    if (head + 1 == a.heads) return;
+    const long long *stride = a.strides[which];
+    const auto *next = reinterpret_cast<const char *>(in(which) + stride[0] + first * stride[1]);
+    for (int64_t i = 0; i < count; i++, next += stride[1] * sizeof(typename T::Memory))
+      for (int64_t byte = 0; byte < a.width * int64_t(sizeof(typename T::Memory)); byte += 64)
+        __builtin_prefetch(next + byte);
+  }
   typename T::Memory *out(int which, int64_t token) const {
     return static_cast<typename T::Memory *>(a.out[which]) + ((start + token) * a.heads + head) * a.width;
   }
@@ -89,12 +99,13 @@ class Room {
   using Number = typename F::Number;
   using Scalar = typename T::Scalar;
 
-  struct Tokens {  // numbers of tokens as factors
+  // Tokens as factors of products; null where there is no such product.
+  struct Tokens {
     Word *rows, *joined, *across;
   };
   Tokens queries, keys, values, back;
   Scalar *scores, *slopes, *sums, *key_sums, *value_sums;
-  Word *weights, *slope_rows, *slope_pairs;
+  Word *lane_rows, *weights, *slope_rows, *slope_pairs;
   int64_t wide;
 
   Room(int64_t longest, int64_t width, bool backward) : wide(rounded_up(width, Access<T>::SIZE)) {
@@ -116,27 +127,24 @@ class Room {
     place = reinterpret_cast<X *>(_memory + _size);
     _size += rounded_up(count * sizeof(X), ALIGN);
   }
-  void _take(Tokens &place, int64_t tokens, bool joined, bool across) {
-    int64_t words = tokens * wide / F::DEEP;
-    _take(place.rows, words);
-    place.joined = place.rows;
-    if (joined && F::DEEP > 1) _take(place.joined, words);
-    if (across) _take(place.across, words);
-  }
   void _lay_out(int64_t longest, bool backward) {
-    int64_t all = rounded_up(longest, Access<T>::SIZE), some = rounded_up(std::min(QUERIES, longest), ROWS_AT_ONCE);
-    _take(queries, some, backward, false);
-    _take(keys, all, backward, true);
-    _take(values, all, !backward, backward);
-    _take(scores, some * all);
-    _take(weights, some * all / F::DEEP);
+    const int64_t all = rounded_up(longest, Access<T>::SIZE), some = rounded_up(std::min(QUERIES, longest), ROWS_AT_ONCE);
+    const int64_t words = all * wide / F::DEEP, few = some * wide / F::DEEP, square = some * all;
+    queries = keys = values = back = {};
+    _take(lane_rows, Access<T>::SIZE * wide / F::DEEP);
+    _take(queries.rows, few);
+    _take(keys.across, words);
+    _take(backward ? values.across : values.joined, words);
+    _take(scores, square);
+    _take(weights, square / F::DEEP);
     _take(sums, some * wide);
     if (!backward) return;
-    _take(back, some, true, false);
-    _take(slopes, some * all);
-    _take(slope_rows, some * all / F::DEEP);
-    slope_pairs = slope_rows;
-    if (F::DEEP > 1) _take(slope_pairs, some * all / F::DEEP);
+    _take(keys.joined, words);
+    _take(back.rows, few);
+    _take(slopes, square);
+    _take(slope_rows, square / F::DEEP);
+    queries.joined = queries.rows, back.joined = back.rows, slope_pairs = slope_rows;
+    if (F::DEEP > 1) _take(queries.joined, few), _take(back.joined, few), _take(slope_pairs, square / F::DEEP);
     _take(key_sums, all * wide);
     _take(value_sums, all * wide);
   }
@@ -147,11 +155,13 @@ template <class T, class Work>
 FN void on_all(const Attention &a, bool backward, Work work) {
   int64_t longest = 0;
   for (int64_t b = 0; b < a.sequences; b++) longest = std::max<int64_t>(longest, a.ends[b + 1] - a.ends[b]);
+  // Several parts at a time, heads that lie side by side, but turns enough for all threads.
+  const int64_t tasks = a.sequences * a.heads, some = std::clamp<int64_t>(tasks / (8 * a.threads), 1, 4);
 #pragma omp parallel num_threads(a.threads)
   {
     Room<T> room(longest, a.width, backward);
-#pragma omp for schedule(dynamic)
-    for (int64_t task = 0; task < a.sequences * a.heads; task++) {
+#pragma omp for schedule(dynamic, some)
+    for (int64_t task = 0; task < tasks; task++) {
       const int *ends = a.ends + task / a.heads;
       work(room, Part<T>{a, task % a.heads, ends[0], ends[1] - ends[0]});
     }

@@ -208,12 +208,11 @@ void lay_joined(typename F::Word *to, const typename F::Word *from, int64_t rows
     }
 }
 
-// The same rows as columns: the right factor where what stands in a row is summed over. `rows` are whole lanes.
+// As many rows as a lane has numbers, as columns: the right factor where what stands in a row is summed over.
 template <class F>
-void lay_across(typename F::Word *to, const typename F::Word *from, int64_t rows, int64_t wide) {
+void lay_across(typename F::Word *to, int64_t to_wide, const typename F::Word *from, int64_t wide) {
   constexpr int SIZE = sizeof(typename F::Lane) / sizeof(typename F::Scalar);
   int64_t words = wide / F::DEEP;
-  for (int64_t i = 0; i < rows; i += SIZE)
-    for (int64_t k = 0; k < words; k++)
-      for (int r = 0; r < SIZE; r++) to[k * rows + i + r] = from[(i + r) * words + k];
+  for (int64_t k = 0; k < words; k++)
+    for (int r = 0; r < SIZE; r++) to[k * to_wide + r] = from[r * words + k];
 }
