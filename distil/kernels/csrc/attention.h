@@ -62,6 +62,7 @@ struct Block {
 
 template <class T, class Work>
 FN void in_blocks(const Part<T> &part, Work work) {
+  if (part.length == 0) return;
   int64_t blocks = (part.length + QUERIES - 1) / QUERIES;
   int64_t size = rounded_up((part.length + blocks - 1) / blocks, ROWS_AT_ONCE);
   for (int64_t query = 0; query < part.length; query += size) {
