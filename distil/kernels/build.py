@@ -29,7 +29,7 @@ from distil.folder import prepared
 from distil.kernels import nvrtc
 
 SOURCES = Path(__file__).parent / "csrc"
-CPU_SOURCES = ("loss.cpp", "cosine.cpp", "dropout.cpp")
+CPU_SOURCES = ("loss.cpp", "cosine.cpp", "dropout.cpp", "attention.cpp")
 CUDA_SOURCE, CUDA_HEADERS = "loss.cu", ("loss.h", "gpu.h")
 FALL_BACK = "set DISTIL_LOSS=torch, which needs no compiler and is slower"
 CPU_OPTIONS = ("-std=c++17", "-O3", "-fopenmp", "-shared", "-fPIC", "-Wno-psabi")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -10,7 +11,22 @@ from torch import Tensor
 
 from distil.errors import ConfigError
 from distil.kernels import build
-from distil.kernels.native import TYPES, Cosines, Dropout, NativeKernels, Rows
+from distil.kernels.contract import statistics_dtype
+from distil.kernels.native import TYPES, Attention, Cosines, Dropout, NativeKernels, Rows
+
+QKV = tuple[Tensor, Tensor, Tensor]  # queries, keys and values of packed sequences, each (1, A, N, d), last stride 1
+
+
+@dataclass(frozen=True)
+class How:
+    """What queries of packed sequences see, and what of their weights is dropped."""
+
+    ends_B1: Tensor  # int32: sequence b begins at token ends[b] and ends before ends[b + 1]
+    scale: float  # of scores, above 0
+    causal: bool
+    window: int | None  # how many tokens to each side are seen
+    dropout: float  # below 1
+    seed: int  # of dropout, 64 bits
 
 
 class CpuKernels(NativeKernels):
@@ -20,7 +36,7 @@ class CpuKernels(NativeKernels):
         self._library = library
         library.add_bfloat16.restype = library.use_huge_pages.restype = None
 
-    def _run(self, kernel: str, arguments: Rows | Cosines | Dropout, of: Tensor) -> None:
+    def _run(self, kernel: str, arguments: Rows | Cosines | Dropout | Attention, of: Tensor) -> None:
         failed = self._library[kernel](ctypes.byref(arguments), TYPES[of.dtype])
         assert not failed, f"{kernel} has no code for {of.dtype}"
 
@@ -58,12 +74,47 @@ class CpuKernels(NativeKernels):
 
         Which ones is a function of the seed, 64 bits, and of places alone, so a gradient takes the same way.
         """
-        out, keys = torch.empty_like(x), (ctypes.c_uint * 2)(seed & 0xFFFFFFFF, seed >> 32)
+        out = torch.empty_like(x)
         addresses = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (out, x)]
-        least = min(round(p * 2**32), 2**32 - 1)
-        arguments = Dropout(*addresses, x.numel(), keys, least, 1 / (1 - least / 2**32), torch.get_num_threads())
-        self._run("dropout", arguments, x)
+        keys, least, scale = _chance(p, seed)
+        self._run("dropout", Dropout(*addresses, x.numel(), keys, least, scale, torch.get_num_threads()), x)
         return out
+
+    def attention(self, qkv: QKV, how: How) -> tuple[Tensor, Tensor]:
+        """Attention within packed sequences, (N, A, d), and what its gradients need: a number a query and head.
+
+        That is the logarithm to base 2 of the sum that a softmax divides by, (A, N).
+        """
+        _, heads, tokens, width = qkv[0].shape
+        out = qkv[0].new_empty(tokens, heads, width)
+        logs = out.new_empty(heads, tokens, dtype=statistics_dtype(out.dtype))
+        self._attend("attention", [*qkv], [out], logs, how)
+        return out, logs
+
+    def attention_gradients(self, qkv: QKV, upstream_NAd: Tensor, logs_AN: Tensor, how: How) -> list[Tensor]:
+        """Gradients of queries, keys and values, each (N, A, d), from that of ``attention``'s output."""
+        gradients = [torch.empty_like(upstream_NAd) for _ in range(3)]
+        self._attend("attention_gradients", [*qkv, upstream_NAd.transpose(0, 1).unsqueeze(0)], gradients, logs_AN, how)
+        return gradients
+
+    def _attend(self, kernel: str, given: list[Tensor], out: list[Tensor], logs: Tensor, how: How) -> None:
+        _, heads, tokens, width = given[0].shape
+        arguments = Attention(logs=logs.data_ptr(), ends=how.ends_B1.data_ptr(), sequences=len(how.ends_B1) - 1)
+        for i, tensor in enumerate(given):
+            assert tensor.shape == given[0].shape and tensor.stride(3) == 1
+            getattr(arguments, "in")[i], arguments.strides[i][:] = tensor.data_ptr(), tensor.stride()[1:3]
+        arguments.out[: len(out)] = [tensor.data_ptr() for tensor in out]
+        arguments.heads, arguments.tokens, arguments.width = heads, tokens, width
+        arguments.window = -1 if how.window is None else how.window
+        arguments.scale, arguments.causal, arguments.threads = how.scale, how.causal, torch.get_num_threads()
+        arguments.keys, arguments.least, arguments.kept_scale = _chance(how.dropout, how.seed)
+        self._run(kernel, arguments, given[0])
+
+
+def _chance(p: float, seed: int) -> tuple[ctypes.Array, int, float]:
+    """What kernels take of dropout: two halves of a seed, the least bits of what stays, and its factor."""
+    least = min(round(p * 2**32), 2**32 - 1)
+    return (ctypes.c_uint * 2)(seed & 0xFFFFFFFF, seed >> 32), least, 1 / (1 - least / 2**32)
 
 
 @cache

@@ -1,6 +1,7 @@
 """What a CPU computes otherwise than torch would by itself: within ``HostFunctions``, for any model's own code.
 
-Linear layers multiply weights laid out once (``packing``), and dropout is drawn by vectors (``dropout``).
+Linear layers multiply weights laid out once (``packing``), dropout is drawn by vectors (``dropout``), and whoever
+attends to packed sequences finds a kernel for it (``attention.in_use``).
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from distil.kernels import attention, packing
 from distil.kernels.cpu import CpuKernels
 from distil.kernels.dropout import dropout
-from distil.kernels.packing import PackedWeights, in_use
+from distil.kernels.packing import PackedWeights
 from distil.kernels.paths import path_for
 
 _LINEAR, _DROPOUT = torch._C._nn.linear, F.dropout  # as they are before DeepSpeed puts its own in their place
@@ -36,12 +38,13 @@ class HostFunctions(TorchFunctionMode):
         self._own, self._kernels = weights, kernels
 
     def __enter__(self) -> HostFunctions:
-        self._before = in_use.set(self._own)
+        self._before = packing.in_use.set(self._own), attention.in_use.set(self._kernels)
         return super().__enter__()
 
     def __exit__(self, *raised: Any) -> None:
         super().__exit__(*raised)
-        in_use.reset(self._before)
+        packing.in_use.reset(self._before[0])
+        attention.in_use.reset(self._before[1])
 
     def __torch_function__(
         self, function: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None

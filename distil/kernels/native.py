@@ -44,6 +44,17 @@ class Dropout(ctypes.Structure):
     ]  # fmt: skip
 
 
+class Attention(ctypes.Structure):
+    """``struct Attention`` of csrc/attention.h."""
+
+    _fields_ = [
+        ("in", c_void_p * 4), ("out", c_void_p * 3), ("logs", c_void_p), ("ends", c_void_p),
+        ("strides", c_longlong * 2 * 4), ("sequences", c_longlong), ("heads", c_longlong), ("tokens", c_longlong),
+        ("width", c_longlong), ("window", c_longlong), ("scale", c_double), ("kept_scale", c_float),
+        ("keys", c_uint * 2), ("least", c_uint), ("causal", c_int), ("threads", c_int),
+    ]  # fmt: skip
+
+
 class NativeKernels(Kernels):
     """``rows.Kernels`` by compiled code; a subclass says how a kernel is called."""
 

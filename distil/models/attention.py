@@ -20,7 +20,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 Kernel = Literal["flash", "efficient"]
 Capability = tuple[int, int]
@@ -75,16 +74,3 @@ def attend(
         scale=scaling, window_size_left=reach, window_size_right=0 if causal else reach,
     )[0]  # fmt: skip
     return out_NAd.unsqueeze(0)
-
-
-def with_dropout(
-    query: Tensor, key: Tensor, value: Tensor, *, attn_mask: Tensor | None, is_causal: bool, dropout_p: float,
-    scale: float | None,
-) -> Tensor:  # fmt: skip
-    """``F.scaled_dot_product_attention`` as torch computes it under dropout on a CPU, in fp32, but by ``F.dropout``."""
-    scores = (query.float() * (scale or query.shape[-1] ** -0.5)) @ key.float().transpose(-2, -1)
-    if is_causal:
-        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
-    if attn_mask is not None:
-        scores = scores.masked_fill(~attn_mask, -torch.inf)
-    return (F.dropout(scores.softmax(-1), dropout_p) @ value.float()).to(query.dtype)

@@ -31,8 +31,9 @@ def small(tmp_path, monkeypatch) -> Path:
     """Sources that compile in no time, for tests of what happens around the compiler."""
     folder = tmp_path / "csrc"
     folder.mkdir()
-    (folder / "loss.cpp").write_text('extern "C" int answer() { return 42; }\n')
-    (folder / "cosine.cpp").write_text("")
+    (folder / build.CPU_SOURCES[0]).write_text('extern "C" int answer() { return 42; }\n')
+    for name in build.CPU_SOURCES[1:]:
+        (folder / name).write_text("")
     monkeypatch.setattr(build, "SOURCES", folder)
     return folder
 

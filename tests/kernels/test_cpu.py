@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
-import platform
-from pathlib import Path
 
 import pytest
 import torch
+from processors import flags, within
 
 from distil.kernels import build
 from distil.kernels.contract import IGNORED, statistics_dtype
-from distil.kernels.cpu import CpuKernels
 from distil.kernels.rows import Slopes, TorchKernels
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
@@ -20,28 +17,6 @@ HALVES = [torch.bfloat16, torch.float16]
 SLOPES = Slopes(2.0, ce=5.0, mlm=2.0, clm=1.5, mse=0.01)
 TAILS = [*range(1, 71), 127, 128, 129]  # every end that lanes of 4, 8 and 16, four at a time, can have
 pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler")
-
-
-def flags() -> set[str]:
-    """What the processor here can do, by Linux' names."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return {word for line in lines if line.startswith("flags") for word in line.split()}
-
-
-@pytest.fixture(scope="session", params=["x86-64", "haswell", "native"])
-def march(request) -> str:
-    """SSE and four lanes, AVX2 and eight, and what is here."""
-    if request.param != "native" and platform.machine() != "x86_64":
-        pytest.skip("no x86")
-    if request.param == "haswell" and not {"avx2", "fma", "bmi2"} <= flags():
-        pytest.skip("no AVX2")
-    return request.param
-
-
-@pytest.fixture(scope="session")
-def kernels(march) -> CpuKernels:
-    return CpuKernels(ctypes.CDLL(str(build.cpu_library(march))))
 
 
 @pytest.fixture(autouse=True)
@@ -94,11 +69,6 @@ class Rows:
         within(bias, right_bias, 64 * rounding * size * len(self.labels))
         own = torch.finfo(dtype)
         within(gradient, right_gradient, 64 * rounding * size + own.eps / 2 * right_gradient.abs() + own.tiny)
-
-
-def within(found: torch.Tensor, wanted: torch.Tensor, limit: float | torch.Tensor) -> None:
-    apart = (found.double() - wanted.double()).abs() - limit
-    assert bool((apart <= 0).all()), f"{float(apart.max())} more than allowed"
 
 
 def same(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import product
 from types import SimpleNamespace
 
@@ -11,6 +11,9 @@ import pytest
 import torch
 from attending import BRAIN, FULL, HALF, LENGTHS, Calls, inputs
 
+from distil.kernels import build, cpu
+from distil.kernels.host import HostFunctions
+from distil.kernels.packing import PackedWeights
 from distil.models import attention
 from distil.models.attention import AMPERE, VOLTA, kernel_for
 from distil.models.packed import packed_attention
@@ -150,4 +153,19 @@ def test_a_cpu_has_none_of_them():
     qkv, where = inputs(FULL, "cpu")
     with Calls() as calls:
         packed_attention(SimpleNamespace(), *qkv, None, padding=where)
+    assert "index_copy" in calls.seen
+
+
+@pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler")
+def test_a_cpu_s_own_is_called_within_host_functions_alone():
+    qkv, where = inputs(FULL, "cpu")
+    outs = []
+    for on in (False, True, False):
+        with HostFunctions(PackedWeights(), cpu.kernels()) if on else nullcontext(), Calls() as calls:
+            outs.append(packed_attention(SimpleNamespace(), *qkv, None, padding=where)[0])
+        assert ("index_copy" in calls.seen) is not on
+    torch.testing.assert_close(outs[0], outs[1])
+    assert torch.equal(outs[0], outs[2])
+    with HostFunctions(PackedWeights(), cpu.kernels()), Calls() as calls:  # scores of which none is the largest
+        packed_attention(SimpleNamespace(), *qkv, None, padding=where, scaling=-1.0)
     assert "index_copy" in calls.seen

@@ -11,6 +11,9 @@ import torch
 from attending import BRAIN, FULL, HALF, Calls, inputs, padding
 from torch import Tensor
 
+from distil.kernels import build, cpu
+from distil.kernels.host import HostFunctions
+from distil.kernels.packing import PackedWeights
 from distil.models import attention
 from distil.models.attention import AMPERE, kernel_for
 from distil.models.packed import packed_attention
@@ -71,6 +74,13 @@ def check_dropout(device: str, dtype: torch.dtype) -> None:
 
 def test_dropout_of_the_padded_way():
     check_dropout("cpu", FULL)
+
+
+@pytest.mark.skipif(build.compiler() is None, reason="no C++ compiler")
+@pytest.mark.parametrize("dtype", [HALF, BRAIN, FULL])
+def test_dropout_on_a_cpu_s_own(dtype):
+    with HostFunctions(PackedWeights(), cpu.kernels()):
+        check_dropout("cpu", dtype)
 
 
 @pytest.mark.gpu

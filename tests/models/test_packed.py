@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -13,10 +14,12 @@ from tiny import ATTENTION_DROPOUT, VOCAB, config, tiny
 from torch import nn
 
 from distil.data.batch import PackedBatch
+from distil.kernels import build, cpu
+from distil.kernels.attention import in_use
 from distil.models.families import FAMILIES
 from distil.models.packed import packed_inputs, use_packed_attention
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "way")
 
 LENGTHS = {
     "ragged": [5, 1, 17, 9], "equal": [8, 8, 8], "single": [13], "one token": [1], "ones": [1, 1, 1],
@@ -25,6 +28,16 @@ LENGTHS = {
 every_length = pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
 every_family = pytest.mark.parametrize("family", FAMILIES)
 both_ways = pytest.mark.parametrize("family", [name for name, family in FAMILIES.items() if not family.causal])
+
+
+@pytest.fixture(params=["padded", "kernel"])
+def way(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Attention as outside of HostFunctions, and by the CPU's kernel."""
+    if request.param == "kernel" and build.compiler() is None:
+        pytest.skip("no C++ compiler")
+    before = in_use.set(cpu.kernels() if request.param == "kernel" else None)
+    yield request.param
+    in_use.reset(before)
 
 
 def batch_of(lengths: list[int], seed: int = 0) -> PackedBatch:
