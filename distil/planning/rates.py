@@ -15,6 +15,9 @@ ITEMSIZE = {"fp16": 2, "bf16": 2, "fp32": 4}
 # Bytes a parameter that an optimiser step reads and writes: 16-bit gradient to fp32 (6), its norm (4), unscaling and
 # clipping (8); weight, gradient and two moments read, all but the gradient written, in fp32 (28); the 16-bit copy (6).
 PREPARE_BYTES, ADAM_BYTES, COPY_BYTES = 18, 28, 6
+# The same before the gradients are reduced, by every rank of all of them: laid end to end, cast for the way and back,
+# and put back in place, which DeepSpeed does on a single rank, too.
+LAID_OUT_BYTES = {"fp16": 8, "bf16": 28, "fp32": 16}
 
 
 class Rates(Protocol):

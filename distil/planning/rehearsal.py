@@ -28,8 +28,8 @@ from distil.placement import Placement
 from distil.planning.outline import Outline
 from distil.planning.products import Rows
 
-ACCUMULATED = 2  # micro-batches of a rehearsed step, which on a CPU are enough
-STEPS, SECONDS = 3, 20.0  # at least so many are timed, and for so long
+ACCUMULATED = 4  # micro-batches of a rehearsed step at most; a CPU takes seconds for one
+STEPS, SECONDS = 2, 20.0  # at least so many are timed, and for so long
 
 
 class Rehearsed(NamedTuple):
