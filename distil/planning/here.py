@@ -48,7 +48,7 @@ def plan_here(asked: Asked, recipe: Recipe) -> Iterator[str]:
         yield described(job, of, rates, asked, from_where)
         if asked.measure:
             expected = predict(short, Machines(rates.device, 1), rates).tokens_a_second
-            yield compared(expected, rehearse(short, ranks), short)
+            yield compared(expected, rehearse(short, ranks, asked.measure), short)
     finally:
         stop_ranks()
 

@@ -9,13 +9,18 @@ from dataclasses import dataclass
 from distil import options
 from distil.config import Recipe
 from distil.errors import ConfigError
+from distil.planning.machines import THIS, machines
 
-POSITIVE = ("tokens", "price_kwh", "price_gpu_hour")
+POSITIVE = ("tokens", "price_kwh", "price_gpu_hour", "measure")
+REHEARSAL = 20.0
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is planned beside a recipe; prices and ``tokens`` are None where none was given."""
+    """What is planned beside a recipe; prices and ``tokens`` are None where none was given.
+
+    ``measure`` are the seconds that a rehearsal takes at least, None without one.
+    """
 
     recipe: str
     deepspeed: str
@@ -24,7 +29,7 @@ class Asked:
     tokens: float | None
     price_kwh: float | None
     price_gpu_hour: float | None
-    measure: bool
+    measure: float | None
 
 
 def parse(arguments: Sequence[str], description: str) -> tuple[Asked, Recipe]:
@@ -34,7 +39,9 @@ def parse(arguments: Sequence[str], description: str) -> tuple[Asked, Recipe]:
         value = getattr(asked, name)
         if value is not None and not value > 0:
             raise ConfigError(f"--{name} is {value}; it must be above 0")
-    if asked.measure and asked.gpus != "this":
+    if asked.gpus != THIS:
+        machines(asked.gpus)
+    if asked.measure and asked.gpus != THIS:
         raise ConfigError(f"--measure is of the machine at hand, not of {asked.gpus}; give --gpus this")
     return asked, recipe
 
@@ -46,7 +53,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
         "--recipe", metavar="NAME", default=options.DEFAULT_RECIPE, help=f"{recipes}, or a TOML file"
     )  # fmt: skip
     plan.add_argument("--deepspeed", metavar="PATH", default=options.Placing.deepspeed, help="ds_config of the job")
-    plan.add_argument("--gpus", metavar="NxNAME", default="this", help="8xV100, 1xH200 ..., or this machine")
+    plan.add_argument("--gpus", metavar="NxNAME", default=THIS, help="8xV100, 1xH200 ..., or this machine")
     plan.add_argument(
         "--precision", choices=options.PRECISIONS, default="auto", help="auto: the ds_config's where the device has it"
     )
@@ -54,7 +61,6 @@ def _add(parser: argparse.ArgumentParser) -> None:
     plan.add_argument("--price_kwh", metavar="PRICE", type=float, help="of a kilowatt-hour: what electricity costs")
     plan.add_argument("--price_gpu_hour", metavar="PRICE", type=float, help="of a GPU for an hour: what renting costs")
     plan.add_argument(
-        "--measure",
-        action="store_true",
-        help="measure this machine's rates, which are kept, and a few real steps",
-    )
+        "--measure", metavar="SECONDS", type=float, nargs="?", const=REHEARSAL,
+        help=f"measure this machine's rates, which are kept, and real steps for so long (of itself: {REHEARSAL:g})",
+    )  # fmt: skip

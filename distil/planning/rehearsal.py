@@ -29,7 +29,7 @@ from distil.planning.outline import Outline
 from distil.planning.products import Rows
 
 ACCUMULATED = 4  # micro-batches of a rehearsed step at most; a CPU takes seconds for one
-STEPS, SECONDS = 2, 20.0  # at least so many are timed, and for so long
+STEPS = 2  # at least so many are timed
 
 
 class Rehearsed(NamedTuple):
@@ -52,15 +52,15 @@ def shortened(job: Outline, place: Callable[[object], Placement]) -> Outline:
     return dataclasses.replace(job, recipe=recipe, placement=place(recipe))
 
 
-def rehearse(job: Outline, ranks: Ranks) -> Rehearsed:
-    """Train a few steps and time them."""
+def rehearse(job: Outline, ranks: Ranks, at_least: float) -> Rehearsed:
+    """Train a few steps and time them, for ``at_least`` so many seconds."""
     torch.manual_seed(job.recipe.optimizer.seed)
     engine = Engine(*_module(job, ranks), job.placement, ranks)
     accumulation, batches = job.placement.accumulation, _batches(job)
     steps, seconds, tokens = -1, 0.0, 0  # the first warms up
     numbers = iter(range(10**9))
     with Feed(batches, numbers, ranks.device) as feed:
-        while steps < STEPS or seconds < SECONDS:
+        while steps < STEPS or seconds < at_least:
             _wait(ranks.device)
             began, seen = time.perf_counter(), 0
             for _ in range(accumulation):
