@@ -79,7 +79,7 @@ def machines_here(device: torch.device) -> Machines:
     count = torch.cuda.device_count() if device.type == "cuda" else 1
     flops = dict.fromkeys(precisions_of(device), 1.0)
     of = Device(
-        device_name(device), flops, memory_here(device), GIGA, link=GIGA, network=GIGA, node_watts=0.0, matrix=LOCAL,
+        device_name(device), flops, 1, memory_here(device), GIGA, link=GIGA, network=GIGA, node_watts=0.0, matrix=LOCAL,
         stream=LOCAL, node="this machine", node_gpus=max(count, 1), type=device.type,
     )  # fmt: skip
     return Machines(of, count)

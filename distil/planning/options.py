@@ -13,6 +13,7 @@ from distil.planning.machines import THIS, machines
 
 POSITIVE = ("tokens", "price_kwh", "price_gpu_hour", "measure")
 REHEARSAL = 20.0
+HERE = (THIS,)
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Asked:
 
     recipe: str
     deepspeed: str
-    gpus: str
+    gpus: tuple[str, ...]
     precision: str
     tokens: float | None
     price_kwh: float | None
@@ -39,11 +40,16 @@ def parse(arguments: Sequence[str], description: str) -> tuple[Asked, Recipe]:
         value = getattr(asked, name)
         if value is not None and not value > 0:
             raise ConfigError(f"--{name} is {value}; it must be above 0")
-    if asked.gpus != THIS:
-        machines(asked.gpus)
-    if asked.measure and asked.gpus != THIS:
-        raise ConfigError(f"--measure is of the machine at hand, not of {asked.gpus}; give --gpus this")
+    for name in asked.gpus if asked.gpus != HERE else ():
+        machines(name)
+    if asked.measure and asked.gpus != HERE:
+        raise ConfigError(f"--measure is of the machine at hand, not of {' '.join(asked.gpus)}; give --gpus this")
     return asked, recipe
+
+
+class _Tuple(argparse.Action):
+    def __call__(self, parser: object, namespace: argparse.Namespace, values: list[str], option: object = None) -> None:
+        setattr(namespace, self.dest, tuple(values))
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +59,10 @@ def _add(parser: argparse.ArgumentParser) -> None:
         "--recipe", metavar="NAME", default=options.DEFAULT_RECIPE, help=f"{recipes}, or a TOML file"
     )  # fmt: skip
     plan.add_argument("--deepspeed", metavar="PATH", default=options.Placing.deepspeed, help="ds_config of the job")
-    plan.add_argument("--gpus", metavar="NxNAME", default=THIS, help="8xV100, 1xH200 ..., or this machine")
+    plan.add_argument(
+        "--gpus", metavar="NxNAME", nargs="+", action=_Tuple, default=HERE,
+        help="8xV100, 1xH200 ..., or this, the machine at hand (default); several are compared in a table",
+    )  # fmt: skip
     plan.add_argument(
         "--precision", choices=options.PRECISIONS, default="auto", help="auto: the ds_config's where the device has it"
     )

@@ -6,25 +6,30 @@ from collections.abc import Iterator
 
 from distil.config import Recipe
 from distil.placement import Placement, place
-from distil.planning.machines import THIS, Machines, machines
+from distil.planning.machines import Machines, machines
 from distil.planning.memory import memory
-from distil.planning.options import Asked
+from distil.planning.options import HERE, Asked
 from distil.planning.outline import Outline, outline
 from distil.planning.prediction import predict
 from distil.planning.rates import Rates, Sheet
-from distil.planning.table import table
+from distil.planning.table import side_by_side, table
 
 
 def plan(asked: Asked, recipe: Recipe) -> Iterator[str]:
     """The plan's texts, as they are made. Raises ConfigError and DataError."""
-    if asked.gpus == THIS:
+    if asked.gpus == HERE:
         from distil.planning.here import plan_here
 
         yield from plan_here(asked, recipe)
         return
-    of = machines(asked.gpus)
-    placed = placed_on(of, asked, recipe)
-    yield described(outline(recipe, placed, asked.tokens), of, Sheet(of.device, placed.precision), asked, sources(of))
+    each = [machines(name) for name in asked.gpus]
+    jobs = [outline(recipe, placed_on(of, asked, recipe), asked.tokens) for of in each]
+    rates = [Sheet(of.device, job.placement.precision) for of, job in zip(each, jobs, strict=True)]
+    if len(each) == 1:
+        yield described(jobs[0], each[0], rates[0], asked, sources(each[0]))
+        return
+    found = [predict(*one) for one in zip(jobs, each, rates, strict=True)]
+    yield side_by_side(found, [memory(job, of.device, of.count) for job, of in zip(jobs, each, strict=True)])
 
 
 def placed_on(of: Machines, asked: Asked, recipe: Recipe) -> Placement:

@@ -13,7 +13,7 @@ from distil.planning.memory import parameters_of
 from distil.planning.passes import Attention, Pass
 from distil.planning.prediction import predict
 from distil.planning.products import Product, Rows, distillation, flops
-from distil.planning.rates import Sheet
+from distil.planning.rates import Sheet, filled
 
 V100 = machines("8xV100")
 
@@ -50,9 +50,22 @@ def test_of_a_device_that_only_multiplies_all_its_speed_is_used():
 def test_a_rate_of_a_sheet_is_the_slower_of_products_and_bytes():
     sheet = Sheet(V100.device, "fp16")
     large = Product("p", "forward", 4096, 4096, 4096)
-    assert sheet.product(large) == pytest.approx(2 * 4096**3 / 62.5e12)
+    assert sheet.product(large) == pytest.approx(2 * 4096**3 / 62.5e12 * 1040 / 1024)  # 1,024 tiles in 13 waves of 80
     thin = Product("p", "forward", 4096, 1, 4096)
     assert sheet.product(thin) == pytest.approx(2 * (4096**2 + 2 * 4096) / (900e9 * 4.3 / 4.8))
+
+
+@pytest.mark.parametrize(
+    ("product", "share"),
+    [
+        (Product("p", "forward", 1280, 512, 1024), 1.0),  # 80 tiles
+        (Product("p", "forward", 1281, 512, 1024), 1281 / 1280 * 80 / 160),  # 8 more, in a wave of their own
+        (Product("p", "weight gradient", 128, 4096, 1280), 1.0),  # 10, each in 8 parts
+        (Product("p", "weight gradient", 128, 1024, 1280), 0.25),  # the inner dimension is too short for more than 2
+    ],
+)
+def test_a_product_fills_a_gpu_by_tiles_and_waves(product, share):
+    assert filled(product, 80) == pytest.approx(share)
 
 
 def test_without_a_teacher_half_the_steps_take_less():
