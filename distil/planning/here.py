@@ -14,10 +14,10 @@ from distil.engine.ranks import Ranks, start_ranks, stop_ranks
 from distil.machine import device_name, machine
 from distil.planning.bench import Bench, measured
 from distil.planning.calibration import Asking, Calibration, keep, kept, memory_here, place_of
+from distil.planning.described import described, placed_on
 from distil.planning.machines import GIGA, Device, Machines, Share
 from distil.planning.options import Asked
 from distil.planning.outline import Outline, outline
-from distil.planning.plan import described, placed_on
 from distil.planning.prediction import predict
 from distil.planning.rehearsal import Rehearsed, rehearse, shortened
 

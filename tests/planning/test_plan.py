@@ -66,3 +66,14 @@ def test_this_machine_is_measured_and_held_against_real_steps(folder_of, tmp_pat
     assert done.returncode == 0, done.stderr
     found = re.search(r"2 micro-batches .* in fp32: predicted [\d,]+ tokens/s, measured [\d,]+, ", done.stdout)
     assert found and len(list((tmp_path / "rates").iterdir())) == 1
+
+
+def test_the_readme_has_this_plan():
+    """Of the published job on four machines, row by row; what the public code took stands beside it, as published."""
+    readme = (ROOT / "README.md").read_text()
+    command = re.search(r"launch/plan.py (--recipe .*--gpus \S+ \S+ .*?) +#", readme)[1]
+    rows = "".join(plan(*parse(command.split(), ""))).splitlines()
+    assert len(rows) == 2 + 4
+    for row in rows:
+        assert row in readme
+    assert re.search(r"\| 8 x V100 +\| published +\| 32,000 ", readme)
