@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import statistics
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -13,11 +14,11 @@ from distil.engine.device import DTYPES, precisions_of
 from distil.engine.ranks import Ranks, start_ranks, stop_ranks
 from distil.machine import device_name, machine
 from distil.planning.bench import Bench, measured
-from distil.planning.calibration import Asking, Calibration, keep, kept, memory_here, place_of
+from distil.planning.calibration import Asking, Calibration, Item, keep, kept, memory_here, place_of
+from distil.planning.described import described, placed_on
 from distil.planning.machines import GIGA, Device, Machines, Share
 from distil.planning.options import Asked
 from distil.planning.outline import Outline, outline
-from distil.planning.plan import described, placed_on
 from distil.planning.prediction import predict
 from distil.planning.rehearsal import Rehearsed, rehearse, shortened
 
@@ -32,7 +33,7 @@ class Here(NamedTuple):
 
 
 def plan_here(asked: Asked, recipe: Recipe) -> Iterator[str]:
-    """The plan; measured, if that was asked for, first the rates and then a few steps. Raises ConfigError."""
+    """The plan; measured, if that was asked for, by rates and then beside a few steps. Raises ConfigError."""
     ranks = start_ranks()
     try:
         here = machines_here(ranks.device)
@@ -40,38 +41,54 @@ def plan_here(asked: Asked, recipe: Recipe) -> Iterator[str]:
         precision = job.placement.precision
         alone = Machines(here.device, 1)
         short = shortened(job, lambda of: placed_on(alone, asked, of))
+        found = None
         if asked.measure:
-            yield from calibrate([(job, here), (short, alone)], ranks.device)
+            items = wanted([(job, here), (short, alone)])
+            yield f"measuring {len(items)} rates of {machine(ranks.device)} in {precision}, before and after real steps"
+            found = measure(items, lambda: rehearse(short, ranks, asked.measure), ranks.device, precision)
         rates = Calibration(with_peak(here.device, precision, ranks.device), precision, kept(ranks.device, precision))
         of = Machines(rates.device, here.count)
         from_where = [f"rates measured on {machine(ranks.device)}, kept in {place_of(ranks.device, precision)}"]
         yield described(job, of, rates, asked, from_where)
-        if asked.measure:
+        if found is not None:
             expected = predict(short, Machines(rates.device, 1), rates).tokens_a_second
-            yield compared(expected, rehearse(short, ranks), short)
+            yield compared(expected, *found, short)
     finally:
         stop_ranks()
 
 
-def compared(expected: float, found: Rehearsed, job: Outline) -> str:
-    """Predicted beside measured."""
+def compared(expected: float, found: Rehearsed, drift: float, job: Outline) -> str:
+    """Predicted beside measured, and by how much the machine itself became slower meanwhile."""
     off = expected / found.tokens_a_second - 1
     return (
         f"  a rehearsal of {found.steps} steps of {job.placement.accumulation} micro-batches on one rank, in "
         f"{job.placement.precision}: predicted {expected:,.0f} tokens/s, measured {found.tokens_a_second:,.0f}, "
-        f"{off:+.1%}"
+        f"{off:+.1%} (rates after it took {drift:+.0%} of the time before)"
     )
 
 
-def calibrate(jobs: list[tuple[Outline, Machines]], device: torch.device) -> Iterator[str]:
-    """Measure every rate that the jobs ask for, and keep them."""
-    precision = jobs[0][0].placement.precision
-    asking = Asking(jobs[0][1].device, precision)
+def wanted(jobs: list[tuple[Outline, Machines]]) -> dict[str, Item]:
+    """All whose rates are needed to predict the jobs, by key."""
+    job, machines = jobs[0]
+    asking = Asking(machines.device, job.placement.precision)
     for job, machines in jobs:
         predict(job, machines, asking)
-    yield f"measuring {len(asking.items)} rates of {machine(device)} in {precision}"
-    seconds = dict(measured(asking.items, Bench(device, DTYPES[precision])))
-    yield f"kept in {keep(device, precision, seconds)}"
+    return asking.items
+
+
+def measure(
+    items: dict[str, Item], steps: Callable[[], Rehearsed], device: torch.device, precision: str
+) -> tuple[Rehearsed, float]:
+    """Measure the rates before and after ``steps``, and keep the means; returns the steps, and how rates moved.
+
+    A machine that others use, or that grows hot, is another one a minute later.
+    """
+    bench = Bench(device, DTYPES[precision])
+    before = dict(measured(items, bench))
+    found = steps()
+    after = dict(measured(items, bench))
+    keep(device, precision, {name: (before[name] + after[name]) / 2 for name in items})
+    return found, statistics.median(after[name] / before[name] for name in items) - 1
 
 
 def machines_here(device: torch.device) -> Machines:
@@ -79,7 +96,7 @@ def machines_here(device: torch.device) -> Machines:
     count = torch.cuda.device_count() if device.type == "cuda" else 1
     flops = dict.fromkeys(precisions_of(device), 1.0)
     of = Device(
-        device_name(device), flops, memory_here(device), GIGA, link=GIGA, network=GIGA, node_watts=0.0, matrix=LOCAL,
+        device_name(device), flops, 1, memory_here(device), GIGA, link=GIGA, network=GIGA, node_watts=0.0, matrix=LOCAL,
         stream=LOCAL, node="this machine", node_gpus=max(count, 1), type=device.type,
     )  # fmt: skip
     return Machines(of, count)

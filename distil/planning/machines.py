@@ -48,6 +48,7 @@ class Device:
 
     name: str
     flops: dict[str, float] = field(hash=False)
+    multiprocessors: int
     memory: int
     bandwidth: float
     link: float
@@ -73,14 +74,14 @@ class Device:
 
 def _volta(gib: int) -> Device:
     return Device(
-        f"V100-SXM2-{gib}GB", {"fp16": 125 * TERA, "fp32": 15.7 * TERA}, gib * GIB, 900 * GIGA, link=150 * GIGA,
+        f"V100-SXM2-{gib}GB", {"fp16": 125 * TERA, "fp32": 15.7 * TERA}, 80, gib * GIB, 900 * GIGA, link=150 * GIGA,
         network=50 * GIGA, node_watts=3500, matrix=OF_V100[0], stream=OF_V100[1], node="DGX-1, 4 x 100 Gb/s",
     )  # fmt: skip
 
 
 def _ampere(gib: int, bandwidth: float) -> Device:
     return Device(
-        f"A100-SXM4-{gib}GB", {"fp16": 312 * TERA, "bf16": 312 * TERA, "fp32": 19.5 * TERA}, gib * GIB, bandwidth,
+        f"A100-SXM4-{gib}GB", {"fp16": 312 * TERA, "bf16": 312 * TERA, "fp32": 19.5 * TERA}, 108, gib * GIB, bandwidth,
         link=300 * GIGA, network=200 * GIGA, node_watts=6500, matrix=LIKE_H200[0], stream=LIKE_H200[1],
         node="DGX A100, 8 x 200 Gb/s",
     )  # fmt: skip
@@ -88,7 +89,7 @@ def _ampere(gib: int, bandwidth: float) -> Device:
 
 def _hopper(name: str, gigabytes: int, bandwidth: float, shares: tuple[Share, Share]) -> Device:
     return Device(
-        f"{name}-SXM-{gigabytes}GB", {"fp16": 989 * TERA, "bf16": 989 * TERA, "fp32": 67 * TERA}, gigabytes * GIGA,
+        f"{name}-SXM-{gigabytes}GB", {"fp16": 989 * TERA, "bf16": 989 * TERA, "fp32": 67 * TERA}, 132, gigabytes * GIGA,
         bandwidth, link=450 * GIGA, network=400 * GIGA, node_watts=10200, matrix=shares[0], stream=shares[1],
         node=f"DGX {name}, 8 x 400 Gb/s",
     )  # fmt: skip

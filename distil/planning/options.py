@@ -9,22 +9,28 @@ from dataclasses import dataclass
 from distil import options
 from distil.config import Recipe
 from distil.errors import ConfigError
+from distil.planning.machines import THIS, machines
 
-POSITIVE = ("tokens", "price_kwh", "price_gpu_hour")
+POSITIVE = ("tokens", "price_kwh", "price_gpu_hour", "measure")
+REHEARSAL = 20.0
+HERE = (THIS,)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is planned beside a recipe; prices and ``tokens`` are None where none was given."""
+    """What is planned beside a recipe; prices and ``tokens`` are None where none was given.
+
+    ``measure`` are the seconds that a rehearsal takes at least, None without one.
+    """
 
     recipe: str
     deepspeed: str
-    gpus: str
+    gpus: tuple[str, ...]
     precision: str
     tokens: float | None
     price_kwh: float | None
     price_gpu_hour: float | None
-    measure: bool
+    measure: float | None
 
 
 def parse(arguments: Sequence[str], description: str) -> tuple[Asked, Recipe]:
@@ -34,9 +40,16 @@ def parse(arguments: Sequence[str], description: str) -> tuple[Asked, Recipe]:
         value = getattr(asked, name)
         if value is not None and not value > 0:
             raise ConfigError(f"--{name} is {value}; it must be above 0")
-    if asked.measure and asked.gpus != "this":
-        raise ConfigError(f"--measure is of the machine at hand, not of {asked.gpus}; give --gpus this")
+    for name in asked.gpus if asked.gpus != HERE else ():
+        machines(name)
+    if asked.measure and asked.gpus != HERE:
+        raise ConfigError(f"--measure is of the machine at hand, not of {' '.join(asked.gpus)}; give --gpus this")
     return asked, recipe
+
+
+class _Tuple(argparse.Action):
+    def __call__(self, parser: object, namespace: argparse.Namespace, values: list[str], option: object = None) -> None:
+        setattr(namespace, self.dest, tuple(values))
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +59,10 @@ def _add(parser: argparse.ArgumentParser) -> None:
         "--recipe", metavar="NAME", default=options.DEFAULT_RECIPE, help=f"{recipes}, or a TOML file"
     )  # fmt: skip
     plan.add_argument("--deepspeed", metavar="PATH", default=options.Placing.deepspeed, help="ds_config of the job")
-    plan.add_argument("--gpus", metavar="NxNAME", default="this", help="8xV100, 1xH200 ..., or this machine")
+    plan.add_argument(
+        "--gpus", metavar="NxNAME", nargs="+", action=_Tuple, default=HERE,
+        help="8xV100, 1xH200 ..., or this, the machine at hand (default); several are compared in a table",
+    )  # fmt: skip
     plan.add_argument(
         "--precision", choices=options.PRECISIONS, default="auto", help="auto: the ds_config's where the device has it"
     )
@@ -54,7 +70,6 @@ def _add(parser: argparse.ArgumentParser) -> None:
     plan.add_argument("--price_kwh", metavar="PRICE", type=float, help="of a kilowatt-hour: what electricity costs")
     plan.add_argument("--price_gpu_hour", metavar="PRICE", type=float, help="of a GPU for an hour: what renting costs")
     plan.add_argument(
-        "--measure",
-        action="store_true",
-        help="measure this machine's rates, which are kept, and a few real steps",
-    )
+        "--measure", metavar="SECONDS", type=float, nargs="?", const=REHEARSAL,
+        help=f"measure this machine's rates, which are kept, and real steps for so long (of itself: {REHEARSAL:g})",
+    )  # fmt: skip

@@ -10,7 +10,7 @@ from distil.planning.communication import Communication, communication
 from distil.planning.machines import Machines
 from distil.planning.memory import parameters_of
 from distil.planning.outline import Outline
-from distil.planning.rates import COPY_BYTES, ITEMSIZE, PREPARE_BYTES, Rates
+from distil.planning.rates import COPY_BYTES, ITEMSIZE, LAID_OUT_BYTES, PREPARE_BYTES, Rates
 
 # Bytes a parameter that a micro-batch's gradient costs where it is added: in 16 bits, and to a sum in fp32.
 ADDED_BYTES, ADDED_FP32_BYTES = 6, 10
@@ -90,7 +90,8 @@ def predict(outline: Outline, machines: Machines, rates: Rates) -> Prediction:
             micro = Micro(*(a + share * b for a, b in zip(micro, _micro(outline, rates, taught), strict=True)))
     shards = 1 if placement.zero_stage == 0 else machines.count
     own = parameters / shards
-    optimizer = rates.update(own) + rates.stream(own * (PREPARE_BYTES + COPY_BYTES)) + rates.launches(20)
+    laid_out = parameters * LAID_OUT_BYTES[placement.precision]
+    optimizer = rates.update(own) + rates.stream(own * (PREPARE_BYTES + COPY_BYTES) + laid_out) + rates.launches(20)
     sent = communication(
         parameters, placement.config, placement.precision, placement.accumulation, machines, micro.backward
     )

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
-
 from distil.planning.machines import Device
 from distil.planning.passes import Attention, Pass
 from distil.planning.products import Product
@@ -15,6 +13,9 @@ ITEMSIZE = {"fp16": 2, "bf16": 2, "fp32": 4}
 # Bytes a parameter that an optimiser step reads and writes: 16-bit gradient to fp32 (6), its norm (4), unscaling and
 # clipping (8); weight, gradient and two moments read, all but the gradient written, in fp32 (28); the 16-bit copy (6).
 PREPARE_BYTES, ADAM_BYTES, COPY_BYTES = 18, 28, 6
+# The same before the gradients are reduced, by every rank of all of them: laid end to end, cast for the way and back,
+# and put back in place, which DeepSpeed does on a single rank, too.
+LAID_OUT_BYTES = {"fp16": 8, "bf16": 28, "fp32": 16}
 
 
 class Rates(Protocol):
@@ -42,6 +43,12 @@ class Rates(Protocol):
         """Of the host's part in so many operations."""
 
 
+# A product is made in tiles of the result, which multiprocessors take in waves; of few tiles the inner dimension is
+# split among several, down to so many elements each. NVIDIA, "Matrix Multiplication Background User's Guide", sections
+# "Tile Quantization" and "Wave Quantization"; the sizes are usual ones, assumed.
+TILE, LEAST_INNER = 128, 512
+
+
 @dataclass(frozen=True)
 class Sheet:
     """By the data sheet: work takes as long as its FLOPs or its bytes do, whichever is more."""
@@ -55,7 +62,8 @@ class Sheet:
 
     def product(self, product: Product) -> float:
         one = product.rows * product.inner + product.inner * product.columns + product.rows * product.columns
-        return max(self._compute(product.flops), self.stream(one * product.times * self._itemsize))
+        seconds = self._compute(product.flops) / filled(product, self.device.multiprocessors)
+        return max(seconds, self.stream(one * product.times * self._itemsize))
 
     def attention(self, attention: Attention) -> float:
         return max(self._compute(attention.flops), self.stream(attention.traffic(self._itemsize)))
@@ -76,6 +84,9 @@ class Sheet:
         return flops / (self.device.flops[self.precision] * self.device.matrix.share)
 
 
-def dtype_of(precision: str) -> torch.dtype:
-    """As ``engine.device.DTYPES``, which to import starts DeepSpeed."""
-    return {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+def filled(product: Product, multiprocessors: int) -> float:
+    """Share of a GPU that a product fills: whole tiles, in whole waves."""
+    tiles = -(-product.rows // TILE) * -(-product.columns // TILE)
+    parts = max(1, min(multiprocessors // tiles, product.inner // LEAST_INNER))
+    waves = -(-tiles * parts // multiprocessors)
+    return product.rows * product.columns / (TILE * TILE * tiles) * tiles * parts / (waves * multiprocessors)

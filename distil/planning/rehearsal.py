@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from distil.config import Recipe
 from distil.data.batch import Batcher, PackedBatch
 from distil.data.feed import Feed
 from distil.data.masking import Masker, NextToken
@@ -28,8 +29,8 @@ from distil.placement import Placement
 from distil.planning.outline import Outline
 from distil.planning.products import Rows
 
-ACCUMULATED = 2  # micro-batches of a rehearsed step, which on a CPU are enough
-STEPS, SECONDS = 3, 20.0  # at least so many are timed, and for so long
+ACCUMULATED = 4  # micro-batches of a rehearsed step at most; a CPU takes seconds for one
+STEPS = 2  # at least so many are timed
 
 
 class Rehearsed(NamedTuple):
@@ -41,26 +42,30 @@ class Rehearsed(NamedTuple):
 
     @property
     def tokens_a_second(self) -> float:
+        """Of this rank."""
         return self.tokens / self.seconds
 
 
-def shortened(job: Outline, place: Callable[[object], Placement]) -> Outline:
-    """The job with a global batch that a rehearsal can afford; ``place`` places a recipe on one rank."""
+def shortened(job: Outline, place: Callable[[Recipe], Placement], ranks: int = 1) -> Outline:
+    """The job with a global batch that a rehearsal can afford; ``place`` places a recipe on so many ``ranks``."""
     data = job.recipe.data
-    batch = data.micro_batch_size * min(ACCUMULATED, data.micro_batches)
+    batch = data.micro_batch_size * min(ACCUMULATED, data.micro_batches) * ranks
     recipe = dataclasses.replace(job.recipe, data=dataclasses.replace(data, batch_size=batch))
     return dataclasses.replace(job, recipe=recipe, placement=place(recipe))
 
 
-def rehearse(job: Outline, ranks: Ranks) -> Rehearsed:
-    """Train a few steps and time them."""
+def rehearse(job: Outline, ranks: Ranks, at_least: float, at_least_steps: int = STEPS) -> Rehearsed:
+    """Train and time steps, for ``at_least`` so many seconds, which must be 0 where several ranks are to end together.
+
+    Tokens and seconds are this rank's.
+    """
     torch.manual_seed(job.recipe.optimizer.seed)
     engine = Engine(*_module(job, ranks), job.placement, ranks)
     accumulation, batches = job.placement.accumulation, _batches(job)
     steps, seconds, tokens = -1, 0.0, 0  # the first warms up
     numbers = iter(range(10**9))
     with Feed(batches, numbers, ranks.device) as feed:
-        while steps < STEPS or seconds < SECONDS:
+        while steps < at_least_steps or seconds < at_least:
             _wait(ranks.device)
             began, seen = time.perf_counter(), 0
             for _ in range(accumulation):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from distil.markdown import aligned
 from distil.planning.machines import GIB
 from distil.planning.memory import Memory
 from distil.planning.options import Asked
@@ -18,6 +19,20 @@ def table(prediction: Prediction, memory: Memory, asked: Asked, sources: list[st
     rows = _job(prediction) | _speed(prediction) | _memory(memory) | _cost(prediction, asked)
     rows["from"] = _below([*sources, *prediction.outline.notes])
     return in_columns(rows)
+
+
+def side_by_side(predictions: list[Prediction], memories: list[Memory]) -> str:
+    """A Markdown table of one job on several machines."""
+    columns = "machines", "", "tokens/s", "MFU", "hours", "memory a rank", "sent a rank and step", "kWh, at most"
+    rows = [
+        [
+            str(of.machines), "predicted", f"{of.tokens_a_second:,.0f}", f"{of.mfu:.0%}", f"{of.hours:,.1f}",
+            f"{needed.total / GIB:.1f} of {needed.available / GIB:.0f} GiB{'' if needed.fits else ', does not fit'}",
+            f"{of.communication.sent / MIB:,.0f} MiB, {of.communication.seconds * 1e3:.1f} ms", f"{of.kwh:,.0f}",
+        ]
+        for of, needed in zip(predictions, memories, strict=True)
+    ]  # fmt: skip
+    return aligned(columns, rows)
 
 
 def _job(of: Prediction) -> dict[str, str]:

@@ -1,0 +1,79 @@
+"""The program: what it prints, what it refuses."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from planned import ROOT
+
+from distil.errors import ConfigError, DataError
+from distil.planning.options import parse
+from distil.planning.plan import plan
+
+
+def planned(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "launch/plan.py"), *arguments]
+    variables = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment
+    return subprocess.run(command, capture_output=True, text=True, env=variables, cwd=ROOT, timeout=300)
+
+
+def test_the_published_job_on_a_sheet():
+    done = planned(
+        "--recipe", "distilbert-base-uncased", "--gpus", "8xV100", "--price_kwh", "0.5", "--price_gpu_hour", "2"
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = dict(re.findall(r"(?m)^  (\S[^\n]{0,15}?)  +(\S.*)$", done.stdout))
+    assert {"tokens", "FLOPs", "communication", "memory", "electricity", "rent"} <= rows.keys()
+    assert rows["speed"].startswith("predicted") and "1.05e+10 in 5,007 steps" in rows["tokens"]
+    kwh, price = (float(number) for number in re.findall(r"[\d.]+", rows["electricity"])[:2])
+    assert price == pytest.approx(kwh / 2, abs=0.03)  # of rounded figures
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--gpus", "8xV10"], "did you mean V100"),
+        (["--tokens", "-1"], "tokens is -1.0"),
+        (["--gpus", "8xV100", "--measure"], "--gpus this"),
+        (["--gpu", "8xV100"], "did you mean --gpus"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused_before_anything_is_loaded(arguments, told):
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        parse(arguments, "")
+
+
+def test_a_text_of_unknown_size_is_asked_for():
+    with pytest.raises(DataError, match="--tokens"):
+        list(plan(*parse(["--gpus", "8xV100", "--recipe", "distilgpt2"], "")))
+
+
+def test_where_it_does_not_fit_it_says_what_to_change():
+    how = ["--recipe", "distilbert-base-uncased", "--gpus", "8xV100"]
+    text = "".join(plan(*parse([*how, "--micro_batch_size", "512"], "")))
+    assert "does NOT fit" in text and "half the --micro_batch_size" in text
+    assert "does NOT fit" not in "".join(plan(*parse(how, "")))
+
+
+def test_this_machine_is_measured_and_held_against_real_steps(folder_of, tmp_path):
+    how = ["--teacher", str(folder_of("bert")), "--tokens", "1e4", "--student_layers", "0", "1"]
+    how += ["--max_length", "8", "--batch_size", "8", "--micro_batch_size", "4", "--precision", "fp32"]
+    done = planned(*how, "--measure", "0.01", DISTIL_CACHE=str(tmp_path), DISTIL_LOSS="torch")
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"2 micro-batches .* in fp32: predicted [\d,]+ tokens/s, measured [\d,]+, ", done.stdout)
+    assert found and len(list((tmp_path / "rates").iterdir())) == 1
+
+
+def test_the_readme_has_this_plan():
+    """Of the published job on four machines, row by row; what the public code took stands beside it, as published."""
+    readme = (ROOT / "README.md").read_text()
+    command = re.search(r"launch/plan.py (--recipe .*--gpus \S+ \S+ .*?) +#", readme)[1]
+    rows = "".join(plan(*parse(command.split(), ""))).splitlines()
+    assert len(rows) == 2 + 4
+    for row in rows:
+        assert row in readme
+    assert re.search(r"\| 8 x V100 +\| published +\| 32,000 ", readme)
