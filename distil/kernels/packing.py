@@ -1,7 +1,8 @@
 """Weights laid out once, as oneDNN's matrix products on a CPU read them, for as many products as they stay the same.
 
-A product otherwise lays its weight out anew, and in fp32 MKL is slow at the vocabulary's odd width: what that costs is
-in benchmarks/results/step-cpu.md. torch's own compiler calls the same two operators where it freezes a model.
+A product otherwise lays its weight out anew: 8 to 10 % of its time in 16 bits at a thousand rows, 12 % in fp32, and
+two fifths of the vocabulary's, whose odd width MKL likes least (benchmarks/results/step-cpu.md). torch's own compiler
+calls the same two operators where it freezes a model.
 """
 
 from __future__ import annotations
@@ -32,8 +33,7 @@ class PackedWeights:
 
     def __init__(self, least_numbers: int = LEAST_NUMBERS) -> None:
         self._least = least_numbers
-        # By id of the weight, which is kept so that the id stays its own, and whether it lies transposed.
-        self._packed: dict[tuple[int, bool], tuple[Tensor, Tensor]] = {}
+        self._packed: dict[int, tuple[Tensor, Tensor]] = {}  # by id of the weight, which is kept, so that it stays its
 
     def takes(self, rows: Tensor, weight: Tensor) -> bool:
         """Whether a product of these is one for ``linear``; what ZeRO-3 gathers and frees again is not."""
@@ -46,22 +46,16 @@ class PackedWeights:
 
     def product(self, rows_RK: Tensor, weight_MK: Tensor, bias_M: Tensor | None) -> Tensor:
         """The same of two-dimensional rows, without gradients."""
-        return torch.ops.mkldnn._linear_pointwise(rows_RK, self._layout(weight_MK, False), bias_M, "none", [], "")
-
-    def back(self, gradient_RM: Tensor, weight_MK: Tensor) -> Tensor:
-        """What a product's gradient is to its rows, (R, K)."""
-        return torch.ops.mkldnn._linear_pointwise(gradient_RM, self._layout(weight_MK, True), None, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(rows_RK, self._layout(weight_MK), bias_M, "none", [], "")
 
     def forget(self) -> None:
         """Drop the layouts of weights that are trained."""
         self._packed = {key: kept for key, kept in self._packed.items() if not kept[0].requires_grad}
 
-    def _layout(self, weight: Tensor, transposed: bool) -> Tensor:
-        key = id(weight), transposed
-        if key not in self._packed:
-            plain = weight.detach().t().contiguous() if transposed else weight.detach()
-            self._packed[key] = (weight, torch.ops.mkldnn._reorder_linear_weight(plain, ROWS))
-        return self._packed[key][1]
+    def _layout(self, weight: Tensor) -> Tensor:
+        if id(weight) not in self._packed:
+            self._packed[id(weight)] = (weight, torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS))
+        return self._packed[id(weight)][1]
 
 
 in_use: ContextVar[PackedWeights | None] = ContextVar("in_use", default=None)  # by whoever multiplies
@@ -71,7 +65,6 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, packed: PackedWeights) -> Tensor:
         ctx.save_for_backward(rows, weight)
-        ctx.packed = packed
         rows_RK = rows.reshape(-1, rows.shape[-1]).contiguous()
         return packed.product(rows_RK, weight, bias).view(*rows.shape[:-1], len(weight))
 
@@ -80,7 +73,7 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         rows, weight = ctx.saved_tensors
         upstream_RM, rows_RK = upstream.reshape(-1, upstream.shape[-1]), rows.reshape(-1, rows.shape[-1])
-        of_rows = ctx.packed.back(upstream_RM.contiguous(), weight).view_as(rows) if ctx.needs_input_grad[0] else None
+        of_rows = (upstream_RM @ weight).view_as(rows) if ctx.needs_input_grad[0] else None
         of_weight = upstream_RM.t() @ rows_RK if ctx.needs_input_grad[1] else None
         of_bias = upstream_RM.sum(0) if ctx.needs_input_grad[2] else None
         return of_rows, of_weight, of_bias, None

@@ -75,9 +75,7 @@ class Gradients:
 
     def take_rows(self, rows: slice, gradient_BV: Tensor) -> None:
         """Take the logits' gradient of some rows to those rows."""
-        if self.rows_RH is not None and self._product.packed:
-            self.rows_RH[rows] = self._product.packed.back(gradient_BV, self._product.weight_VH)
-        elif self.rows_RH is not None:
+        if self.rows_RH is not None:
             _multiply(gradient_BV, self._product.weight_VH, self.rows_RH[rows])
 
     def take_weight(self, rows: slice, gradient_CV: Tensor) -> None:
