@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import torch
 
 from distil.config import Recipe
 from distil.engine.device import DTYPES, precisions_of
-from distil.engine.ranks import Ranks, start_ranks, stop_ranks
+from distil.engine.ranks import start_ranks, stop_ranks
 from distil.machine import device_name, machine
 from distil.planning.bench import Bench, measured
 from distil.planning.calibration import Asking, Calibration, Item, keep, kept, memory_here, place_of
@@ -23,13 +22,6 @@ from distil.planning.prediction import predict
 from distil.planning.rehearsal import Rehearsed, rehearse, shortened
 
 LOCAL = Share(1.0, "measured")
-
-
-class Here(NamedTuple):
-    """This machine, its ranks' device, and how many of these there are."""
-
-    ranks: Ranks
-    machines: Machines
 
 
 def plan_here(asked: Asked, recipe: Recipe) -> Iterator[str]:

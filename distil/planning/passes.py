@@ -13,7 +13,7 @@ import transformers
 
 from distil.kernels import chunks
 from distil.models.families import family_of
-from distil.planning.products import FORWARD, Rows
+from distil.planning.products import FORWARD, Rows, everywhere
 from distil.tables import Loss
 
 BACKWARD = "backward"
@@ -136,8 +136,7 @@ def head_of(config: transformers.PreTrainedConfig, loss: Loss, taught: bool, row
             itemsize: int) -> Head:  # fmt: skip
     """On a device of this ``kind`` with so much ``memory``."""
     soft = taught and loss.compares_logits
-    everywhere = loss.alpha_clm > 0 or (soft and not loss.restrict_ce_to_mask)
-    count = rows.attended if everywhere else rows.predicted
+    count = rows.attended if everywhere(loss, taught) else rows.predicted
     vocabulary = family_of(config).number(config, "vocabulary")
     return Head(count, soft, chunks.sizes_on(kind, memory, count, vocabulary, itemsize).chunk)
 

@@ -89,6 +89,11 @@ def head(config: transformers.PreTrainedConfig, transformed: int, decoded: int |
     return [Product(name, FORWARD, n, *layers[name]) for name, n in rows.items() if n and name in layers]
 
 
+def everywhere(loss: Loss, taught: bool) -> bool:
+    """Whether logits are made of all attended rows, and not of the predicted ones alone."""
+    return loss.alpha_clm > 0 or (taught and loss.compares_logits and not loss.restrict_ce_to_mask)
+
+
 def distillation(
     student: transformers.PreTrainedConfig, teacher: transformers.PreTrainedConfig | None, loss: Loss, rows: Rows
 ) -> tuple[list[Product], list[Product]]:
@@ -105,11 +110,10 @@ def distillation(
             of_teacher += head(teacher, rows.predicted if restricted else rows.attended)
     forward = encoder(student, rows.lengths)
     of_student = [*forward, *_backward(forward)]
-    everywhere = loss.alpha_clm > 0 or (soft and not restricted)
-    decoded = rows.attended if everywhere else rows.predicted
+    transformed = decoded = rows.attended if everywhere(loss, teacher is not None) else rows.predicted
     if loss.alpha_clm > 0 and soft and restricted:  # two sets of logits: see kernels.fused
         decoded += rows.predicted
-    of_head = head(student, rows.attended if everywhere else rows.predicted, decoded)
+    of_head = head(student, transformed, decoded)
     learns = soft or loss.alpha_mlm > 0 or loss.alpha_clm > 0
     # Of logits without a weight the gradient is 0, which only the transform still multiplies.
     of_student += [*of_head, *_backward(p for p in of_head if learns or p.name != "head.decoder")]
