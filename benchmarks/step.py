@@ -32,15 +32,15 @@ Result = dict[str, float]
 
 
 def variants(device: torch.device) -> list[tuple[str, str, str | None]]:
-    """Name, precision and what is taken away of everything that is measured here."""
-    from step_ours import WITHOUT
+    """Name, precision and what is done otherwise of everything that is measured here."""
+    from step_ours import CHANGES
 
     half = half_of(device)
     found = [(f"{PUBLISHED} {p}", p, None) for p in ("fp32", f"{half} autocast")]
     if device.type == "cpu":
         found += [(f"{name}, freed memory kept", precision, None) for name, precision, _ in found]
     found += [(f"{OURS} {p}", p, None) for p in ("fp32", half)]
-    found += [(f"{OURS} {half} without {technique}", half, technique) for technique in WITHOUT]
+    found += [(f"{OURS} {half} {change}", half, change) for change in CHANGES]
     return [*found, (f"{FLOOR} fp32", "fp32", None), (f"{FLOOR} {half}", half, None)]
 
 
@@ -55,14 +55,14 @@ def one(name: str, options: argparse.Namespace, device: torch.device) -> Result:
     import step_ours
     import step_published
 
-    precision, without = next((p, w) for n, p, w in variants(device) if n == name)
+    precision, change = next((p, c) for n, p, c in variants(device) if n == name)
     if name.startswith(PUBLISHED):
         dtype = step_ours.DTYPES[precision.split()[0]] if "autocast" in precision else None
         result = step_published.measure(options, device, dtype)
     elif name.startswith(FLOOR):
         result = step_floor.measure(options, precision)
     else:
-        result = step_ours.measure(options, precision, without)
+        result = step_ours.measure(options, precision, change)
     result["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if device.type == "cuda":
         result["memory"] = torch.cuda.max_memory_allocated()

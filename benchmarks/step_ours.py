@@ -1,4 +1,4 @@
-"""Our step as the trainer takes it, and the same with one technique taken away."""
+"""Our step as the trainer takes it, and the same with one technique taken away, or one more."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from distil.engine.device import DTYPES
 from distil.engine.ranks import start_ranks, stop_ranks
 from distil.engine.wrapped import Engine
 from distil.kernels import IGNORED, host, packing, paths
+from distil.models import packed as packed_attention
 from distil.models.constants import in_precision
 from distil.models.distiller import Distiller
 from distil.models.student import decay_groups
@@ -32,18 +33,19 @@ from distil.models.student import decay_groups
 Change = Callable[[], Any]
 
 
-def measure(options: argparse.Namespace, precision: str, without: str | None) -> dict[str, float]:
-    """Real tokens and seconds of our step ``without`` one of WITHOUT, and seconds in which it waited for batches."""
-    with WITHOUT[without]() if without else nullcontext():
+def measure(options: argparse.Namespace, precision: str, change: str | None) -> dict[str, float]:
+    """Real tokens and seconds of our step under one of CHANGES, or none, and seconds in which it waited for batches."""
+    with CHANGES[change]() if change else nullcontext():
         ranks = start_ranks()
         try:
-            return _timed(options, precision, without, ranks)
+            return _timed(options, precision, change, ranks)
         finally:
             stop_ranks()
 
 
-def _timed(options: argparse.Namespace, precision: str, without: str | None, ranks: Any) -> dict[str, float]:
+def _timed(options: argparse.Namespace, precision: str, change: str | None, ranks: Any) -> dict[str, float]:
     options.ds_config = os.environ.get("STEP_DS_CONFIG", DS_CONFIG)
+    options.compiled = change == COMPILED
     job = job_of(options, precision, ranks.device)
     torch.manual_seed(job.recipe.optimizer.seed)
     teacher, family = job.load_teacher(torch.float32)
@@ -52,11 +54,11 @@ def _timed(options: argparse.Namespace, precision: str, without: str | None, ran
     module = Distiller(student, job.shape.family, teacher, family, job.recipe.loss)
     engine = Engine(module, decay_groups(module, job.recipe.optimizer.weight_decay), job.placement, ranks)
     work = Distillation(job)
-    if without == "packing":
+    if change == UNPACKED:
         pad, packed = job.tokenizer.pad_token_id, work.batch
         work.batch = lambda number: padded(packed(number), pad)
     tokens = seconds = waited = 0.0
-    fetch = (lambda: None) if without != "no waits for the device" else engine_terms(engine)
+    fetch = waiting(student) if change == WAITING else lambda: None
     with stepping.Stepper(work, engine, ranks, Position(0, 0, 0), fetch) as steps:
         for step in range(1 + options.steps):
             began, before, at = time.perf_counter(), steps.waited, steps.at.tokens
@@ -77,12 +79,12 @@ def padded(batch: PackedBatch, pad_id: int) -> PackedBatch:
     return PackedBatch.pack(ids_N.numpy(), labels_N.numpy(), torch.full_like(lengths_B, batch.longest).numpy())
 
 
-def engine_terms(engine: Engine) -> Callable[[], None]:
-    """Fetches six values after a micro-batch, as the published loop does."""
+def waiting(model: torch.nn.Module) -> Callable[[], None]:
+    """Fetches as many values from the device after a micro-batch as the published loop does."""
+    parameter = next(model.parameters())
 
     def fetch() -> None:
-        parameter = next(engine._engine.module.parameters())
-        for _ in range(6):
+        for _ in range(FETCHED):
             parameter.flatten()[0].item()
 
     return fetch
@@ -141,14 +143,18 @@ def _default_allocator() -> Any:
     return _set(device, "_keep_freed_memory", lambda: None)
 
 
-# Techniques, each with what takes it away while it is entered.
-WITHOUT: dict[str, Change] = {
-    "packing": nullcontext,
-    "fused loss": lambda: _set(paths, "path_for", lambda _: paths.Path("reference", "a measurement", None)),
-    "weights laid out once": lambda: _set(packing.PackedWeights, "takes", lambda *_: False),
-    "dropout by vectors": _stock_dropout,
-    "freed memory kept": _default_allocator,
-    "fused optimizer": _plain_optimizer,
-    "no waits for the device": nullcontext,
-    "batches ahead": lambda: _set(stepping, "Feed", InlineFeed),
+UNPACKED, WAITING, COMPILED = "without packing", "with values fetched", "with layers compiled"
+FETCHED = 6  # of a micro-batch's scalars
+# What is done otherwise while one of these is entered.
+CHANGES: dict[str, Change] = {
+    UNPACKED: nullcontext,
+    "without fused loss": lambda: _set(paths, "path_for", lambda _: paths.Path("reference", "a measurement", None)),
+    "without attention of ours": lambda: _set(packed_attention, "takes", lambda *_: False),
+    "without weights laid out once": lambda: _set(packing.PackedWeights, "takes", lambda *_: False),
+    "without dropout by vectors": _stock_dropout,
+    "without freed memory kept": _default_allocator,
+    "without fused optimizer": _plain_optimizer,
+    WAITING: nullcontext,
+    "without batches ahead": lambda: _set(stepping, "Feed", InlineFeed),
+    COMPILED: nullcontext,
 }

@@ -50,6 +50,7 @@ def job_of(options: argparse.Namespace, precision: str, device: torch.device, **
     numbers = {"teacher": teacher, "student_depth": config.num_hidden_layers // 2, "store": (options.store,)}
     numbers |= sizes | overrides
     recipe = Recipe.load(RECIPE, numbers)
-    placement = place(getattr(options, "ds_config", DS_CONFIG), recipe, 1, device.type, (precision,), precision)
+    ds_config, compiled = getattr(options, "ds_config", DS_CONFIG), getattr(options, "compiled", False)
+    placement = place(ds_config, recipe, 1, device.type, (precision,), precision, compiled)
     prepare_stores(recipe, teacher)
     return settle(recipe, placement, teacher, None)
