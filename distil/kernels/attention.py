@@ -34,14 +34,15 @@ def attention(
     Sequence b begins at token ``ends_B1[b]`` (int32). A token sees those of its own, ``window`` to each side, and none
     behind it if ``causal``. Each weight is 0 with probability ``dropout``, else times 1 / (1 - dropout).
     """
-    ends_B1 = ends_B1.contiguous()
-    assert ends_B1.dtype == torch.int32 and ends_B1[0] == 0 and ends_B1[-1] == query.shape[2]
-    assert bool((ends_B1.diff() >= 0).all()), "a sequence ends before it begins"
-    if dropout == 1:
-        return ((query + key + value) * 0).transpose(1, 2)
-    seed = int(torch.randint(2**63 - 1, ())) if dropout > 0 else 0
-    how = How(ends_B1, scale, causal, window, dropout, seed)
-    return _Attention.apply(query, key, value, how, kernels)
+    with torch._C.DisableTorchFunction():  # a mode would see every look at a shape
+        ends_B1, ends = ends_B1.contiguous(), ends_B1.tolist()
+        assert ends_B1.dtype == torch.int32 and ends[0] == 0 and ends[-1] == query.shape[2]
+        assert ends == sorted(ends), "a sequence ends before it begins"
+        if dropout == 1:
+            return ((query + key + value) * 0).transpose(1, 2)
+        seed = int(torch.randint(2**63 - 1, ())) if dropout > 0 else 0
+        how = How(ends_B1, scale, causal, window, dropout, seed)
+        return _Attention.apply(query, key, value, how, kernels)
 
 
 class _Attention(torch.autograd.Function):
