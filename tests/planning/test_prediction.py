@@ -112,6 +112,13 @@ def test_more_than_a_node_meet_over_its_network():
     assert bandwidth(one) > bandwidth(two) == pytest.approx(V100.device.network * 0.8)
 
 
+def test_an_optimiser_on_the_host_takes_longer():
+    here, there = (
+        predict(outlined(name, ranks=8), V100, Sheet(V100.device, "fp16")) for name in ("zero2", "zero2_offload")
+    )
+    assert there.optimizer > 5 * here.optimizer and there.micro == here.micro
+
+
 def test_ranks_share_the_work_of_a_step():
     one, eight = (
         predict(outlined(ranks=ranks), Machines(V100.device, ranks), Sheet(V100.device, "fp16")) for ranks in (1, 8)
