@@ -130,7 +130,8 @@ def _of_rows(outline: Outline, rates: Rates, taught: bool, rows: products.Rows) 
     fp32_sums = outline.placement.config.get("data_types", {}).get("grad_accum_dtype") == "fp32"
     parameters = parameters_of(student)
     added = parameters * (ADDED_FP32_BYTES if fp32_sums else ADDED_BYTES * ITEMSIZE[rates.precision] / 2)
-    count = sum(p.times for p in matrices) + sum(p.times for p in attention) + sum(p.times for p in others)
+    count = sum(1 if p.inside else p.times for p in matrices)  # those of heads and sequences are one operation
+    count += sum(p.times for p in attention) + sum(p.times for p in others)
     backward = sum(rates.product(p) for p in matrices if p.kind != products.FORWARD)
     backward += sum(rates.attention(a) for a in attention if a.kind != products.FORWARD)
     backward += sum(rates.pass_(p) for p in others if p.kind != products.FORWARD)

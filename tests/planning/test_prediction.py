@@ -119,6 +119,15 @@ def test_an_optimiser_on_the_host_takes_longer():
     assert there.optimizer > 5 * here.optimizer and there.micro == here.micro
 
 
+def test_relations_of_all_heads_and_sequences_are_one_operation():
+    plain, related = (
+        predict(outlined(**changes), V100, Sheet(V100.device, "fp16")).micro
+        for changes in ({}, {"alpha_relations": 1.0})
+    )
+    assert related.matrices > plain.matrices
+    assert related.host - plain.host == pytest.approx(3 * V100.device.launch_seconds)
+
+
 def test_ranks_share_the_work_of_a_step():
     one, eight = (
         predict(outlined(ranks=ranks), Machines(V100.device, ranks), Sheet(V100.device, "fp16")) for ranks in (1, 8)
