@@ -54,8 +54,9 @@ def test_nothing_given_is_the_embedded_default():
     options, recipe = parse([], "d")
     assert options == Options(
         recipe="quickstart", deepspeed="ds_config/zero1.json", output_dir=None, max_steps=None, precision="auto",
-        dry_run=False,
+        dry_run=False, compile=False,
     )  # fmt: skip
+    assert parse(["--compile"], "d")[0].compile
     assert recipe == Recipe.load("quickstart")
     assert (ROOT / options.deepspeed).is_file()
 

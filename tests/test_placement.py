@@ -46,6 +46,15 @@ def leaves(tree):
         yield tree
 
 
+def test_layers_are_compiled_where_that_is_asked_for_and_can_be(written):
+    zero2 = written({"zero_optimization": {"stage": 2}})
+    assert not placed(zero2).compiled
+    assert place(zero2, RECIPE, 1, "cuda", ALL, "auto", True).compiled
+    zero3 = written({"zero_optimization": {"stage": 3}})
+    with pytest.raises(ConfigError, match=r"--compile and ZeRO stage 3 of ds_config .*mine.json do not go together"):
+        place(zero3, RECIPE, 1, "cuda", ALL, "auto", True)
+
+
 # --- what ships ----------------------------------------------------------------------------------------------------
 
 
