@@ -12,8 +12,9 @@ from distil.planning.memory import parameters_of
 from distil.planning.outline import Outline
 from distil.planning.rates import ADAM_BYTES, COPY_BYTES, ITEMSIZE, LAID_OUT_BYTES, PREPARE_BYTES, Rates
 
-# Bytes a parameter that a micro-batch's gradient costs where it is added: in 16 bits, and to a sum in fp32.
-ADDED_BYTES, ADDED_FP32_BYTES = 6, 10
+# Bytes a parameter that a micro-batch's gradient costs where it is added: in 16 bits, and to a sum in fp32, for which
+# DeepSpeed's bf16_optimizer first makes a copy in fp32 of it.
+ADDED_BYTES, ADDED_FP32_BYTES = 6, 18
 
 
 class Micro(NamedTuple):
