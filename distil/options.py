@@ -25,9 +25,9 @@ class Placing:
     output_dir: str | None = None
     max_steps: int | None = None
     precision: str = "auto"
-    compile: bool = False
     dry_run: bool = False
     max_hours: float | None = None
+    compile: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,11 @@ from distil.planning.rates import ITEMSIZE
 BUCKET = 500_000_000  # DeepSpeed's default, in elements
 
 
+def offloads(config: dict[str, Any]) -> bool:
+    """Whether a ds_config leaves the optimiser and its state to the host."""
+    return config["zero_optimization"].get("offload_optimizer", {}).get("device", "none") != "none"
+
+
 class Communication(NamedTuple):
     """Of a step, a rank's: bytes it sends, seconds that takes, and seconds of these beside the backward pass."""
 

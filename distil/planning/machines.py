@@ -22,6 +22,7 @@ _ASKED = re.compile(r"(\d+)x(.+)")
 # collective; assumed, both of the usual order.
 LAUNCH_SECONDS, HOP_SECONDS = 10e-6, 10e-6
 LINK_SHARE = 0.8  # of a link's rate that a collective attains; assumed
+HOST_RATE = 12 * GIGA  # of a GPU to host memory, and its rank's part of that memory's own; assumed, a PCIe 3.0 x16's
 
 
 class Share(NamedTuple):

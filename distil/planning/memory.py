@@ -17,7 +17,7 @@ import transformers
 
 from distil.models.comparison import Comparison
 from distil.models.families import FAMILIES, family_of
-from distil.planning.communication import BUCKET
+from distil.planning.communication import BUCKET, offloads
 from distil.planning.machines import Device
 from distil.planning.outline import Outline
 from distil.planning.passes import COMPOSED, dropouts, head_of
@@ -112,8 +112,7 @@ def _state(config: dict, parameters: int, size: int, ranks: int, precision: str)
         parts.append(Part("sums of gradients in fp32", parameters * FP32))
     # Stage 0 in fp32 trains the weights themselves; every other way has fp32 ones beside them.
     copies = 2 if stage == 0 and precision == "fp32" else 3
-    offload = zero.get("offload_optimizer", {}).get("device", "none") != "none"
-    if not offload:
+    if not offloads(config):
         parts.append(Part("fp32 weights and Adam's moments", own * copies * FP32))
         parts.append(Part("gradients of a step in fp32", own * FP32, beside=True))
     if stage >= 2:

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from distil.planning import passes, products
-from distil.planning.communication import Communication, communication
-from distil.planning.machines import Machines
+from distil.planning.communication import Communication, communication, offloads
+from distil.planning.machines import HOST_RATE, Machines
 from distil.planning.memory import parameters_of
 from distil.planning.outline import Outline
-from distil.planning.rates import COPY_BYTES, ITEMSIZE, LAID_OUT_BYTES, PREPARE_BYTES, Rates
+from distil.planning.rates import ADAM_BYTES, COPY_BYTES, ITEMSIZE, LAID_OUT_BYTES, PREPARE_BYTES, Rates
 
 # Bytes a parameter that a micro-batch's gradient costs where it is added: in 16 bits, and to a sum in fp32.
 ADDED_BYTES, ADDED_FP32_BYTES = 6, 10
@@ -90,8 +90,11 @@ def predict(outline: Outline, machines: Machines, rates: Rates) -> Prediction:
             micro = Micro(*(a + share * b for a, b in zip(micro, _micro(outline, rates, taught), strict=True)))
     shards = 1 if placement.zero_stage == 0 else machines.count
     own = parameters / shards
-    laid_out = parameters * LAID_OUT_BYTES[placement.precision]
-    optimizer = rates.update(own) + rates.stream(own * (PREPARE_BYTES + COPY_BYTES) + laid_out) + rates.launches(20)
+    laid_out, beside = parameters * LAID_OUT_BYTES[placement.precision], own * (PREPARE_BYTES + COPY_BYTES)
+    if offloads(placement.config) and machines.device.type == "cuda":
+        optimizer = rates.stream(laid_out) + (own * ADAM_BYTES + beside) / HOST_RATE
+    else:
+        optimizer = rates.update(own) + rates.stream(beside + laid_out)
     sent = communication(
         parameters, placement.config, placement.precision, placement.accumulation, machines, micro.backward
     )
@@ -127,7 +130,8 @@ def _of_rows(outline: Outline, rates: Rates, taught: bool, rows: products.Rows) 
     fp32_sums = outline.placement.config.get("data_types", {}).get("grad_accum_dtype") == "fp32"
     parameters = parameters_of(student)
     added = parameters * (ADDED_FP32_BYTES if fp32_sums else ADDED_BYTES * ITEMSIZE[rates.precision] / 2)
-    count = sum(p.times for p in matrices) + sum(p.times for p in attention) + sum(p.times for p in others)
+    count = sum(1 if p.inside else p.times for p in matrices)  # those of heads and sequences are one operation
+    count += sum(p.times for p in attention) + sum(p.times for p in others)
     backward = sum(rates.product(p) for p in matrices if p.kind != products.FORWARD)
     backward += sum(rates.attention(a) for a in attention if a.kind != products.FORWARD)
     backward += sum(rates.pass_(p) for p in others if p.kind != products.FORWARD)

@@ -62,7 +62,9 @@ class Sheet:
 
     def product(self, product: Product) -> float:
         one = product.rows * product.inner + product.inner * product.columns + product.rows * product.columns
-        seconds = self._compute(product.flops) / filled(product, self.device.multiprocessors)
+        # Of those within attention a kernel has many at once.
+        full = 1.0 if product.inside else filled(product, self.device.multiprocessors)
+        seconds = self._compute(product.flops) / full
         return max(seconds, self.stream(one * product.times * self._itemsize))
 
     def attention(self, attention: Attention) -> float:

@@ -67,7 +67,9 @@ def _speed(of: Prediction) -> dict[str, str]:
 
 
 def _duration(hours: float) -> str:
-    return f"{hours:,.1f} h" if hours >= 1 else f"{hours * 60:,.1f} min"
+    if hours >= 1:
+        return f"{hours:,.1f} h"
+    return f"{hours * 60:,.1f} min" if hours * 60 >= 1 else f"{hours * 3600:,.1f} s"
 
 
 def _memory(of: Memory) -> dict[str, str]:

@@ -112,6 +112,22 @@ def test_more_than_a_node_meet_over_its_network():
     assert bandwidth(one) > bandwidth(two) == pytest.approx(V100.device.network * 0.8)
 
 
+def test_an_optimiser_on_the_host_takes_longer():
+    here, there = (
+        predict(outlined(name, ranks=8), V100, Sheet(V100.device, "fp16")) for name in ("zero2", "zero2_offload")
+    )
+    assert there.optimizer > 5 * here.optimizer and there.micro == here.micro
+
+
+def test_relations_of_all_heads_and_sequences_are_one_operation():
+    plain, related = (
+        predict(outlined(**changes), V100, Sheet(V100.device, "fp16")).micro
+        for changes in ({}, {"alpha_relations": 1.0})
+    )
+    assert related.matrices > plain.matrices
+    assert related.host - plain.host == pytest.approx(3 * V100.device.launch_seconds)
+
+
 def test_ranks_share_the_work_of_a_step():
     one, eight = (
         predict(outlined(ranks=ranks), Machines(V100.device, ranks), Sheet(V100.device, "fp16")) for ranks in (1, 8)
