@@ -5,8 +5,9 @@
 | Ampere and newer | 16 bits | any | any | FlashAttention |
 | Volta and newer | fp16, fp32; bf16 from Ampere on | none | none | memory-efficient |
 
-The rest is padded. torch 2.13's public ways to these kernels lack what is needed: ``varlen_attn`` sets dropout to 0,
-and jagged nested tensors know no window. So its operators are called, whose gradients are torch's own.
+The rest is padded, but for CPUs with a kernel of our own in use (``distil.kernels.attention``). torch 2.13's public
+ways to its kernels lack what is needed: ``varlen_attn`` sets dropout to 0, and jagged nested tensors know no window. So
+its operators are called, whose gradients are torch's own.
 
 The memory-efficient kernel is not asked for dropout. Given ends of sequences, its forward pass begins the random
 numbers of every head and sequence at one place, its backward pass at a place of each one's own (attention.cu sets

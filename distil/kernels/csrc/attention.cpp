@@ -17,8 +17,9 @@ FN void hide(const Part<T> &part, const Block &block, typename T::Scalar *row, i
   const int64_t first = part.first_seen(query) - block.first, end = part.end_seen(query) - block.first;
   auto only = [&](int64_t j) {
     const auto place = places_from<T>(uint32_t(j));
+    const auto seen = (place >= uint32_t(first)) & (place < uint32_t(end));
     const auto all = A::load(row + j), none = typename T::Lane() - typename T::Scalar(INFINITY);
-    A::store(row + j, (place >= uint32_t(first)) & (place < uint32_t(end)) ? all : none);
+    A::store(row + j, seen ? all : none);
   };
   for (int64_t j = 0; j < first; j += A::SIZE) only(j);
   for (int64_t j = end / A::SIZE * A::SIZE; j < block.wide; j += A::SIZE) only(j);
