@@ -21,6 +21,7 @@ import subprocess
 import sys
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import torch
 from measure import machine
@@ -28,7 +29,7 @@ from step_setting import add_options
 
 KEPT = {"THP_MEM_ALLOC_ENABLE": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "2147483647"}
 PUBLISHED, OURS, FLOOR = "published", "ours", "floor"
-Result = dict[str, float]
+Result = dict[str, Any]
 
 
 def variants(device: torch.device) -> list[tuple[str, str, str | None]]:
@@ -143,6 +144,10 @@ def main() -> None:
         f"{options.rounds} rounds of {options.steps} steps."
     )
     lines = [head, "", *table(rounds, half_of(device))]
+    for name, result in rounds[-1].items():
+        if result.get("longest"):
+            lines += ["", f"What takes longest, {name}:", "", "| operation | share |", "|---|---|"]
+            lines += [f"| `{operation}` | {share:.1%} |" for operation, share in result["longest"]]
     print("\n".join(lines))
     if options.out:
         options.out.write_text("\n".join(["# A step, measured", "", *lines, ""]))

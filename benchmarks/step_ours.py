@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from step_setting import DS_CONFIG, job_of
+from step_setting import DS_CONFIG, job_of, timed
 from torch.nn import functional as F
 
 from distil import stepping
@@ -33,7 +33,7 @@ from distil.models.student import decay_groups
 Change = Callable[[], Any]
 
 
-def measure(options: argparse.Namespace, precision: str, change: str | None) -> dict[str, float]:
+def measure(options: argparse.Namespace, precision: str, change: str | None) -> dict[str, Any]:
     """Real tokens and seconds of our step under one of CHANGES, or none, and seconds in which it waited for batches."""
     with CHANGES[change]() if change else nullcontext():
         ranks = start_ranks()
@@ -43,7 +43,7 @@ def measure(options: argparse.Namespace, precision: str, change: str | None) -> 
             stop_ranks()
 
 
-def _timed(options: argparse.Namespace, precision: str, change: str | None, ranks: Any) -> dict[str, float]:
+def _timed(options: argparse.Namespace, precision: str, change: str | None, ranks: Any) -> dict[str, Any]:
     options.ds_config = os.environ.get("STEP_DS_CONFIG", DS_CONFIG)
     options.compiled = change == COMPILED
     job = job_of(options, precision, ranks.device)
@@ -57,16 +57,15 @@ def _timed(options: argparse.Namespace, precision: str, change: str | None, rank
     if change == UNPACKED:
         pad, packed = job.tokenizer.pad_token_id, work.batch
         work.batch = lambda number: padded(packed(number), pad)
-    tokens = seconds = waited = 0.0
     fetch = waiting(student) if change == WAITING else lambda: None
     with stepping.Stepper(work, engine, ranks, Position(0, 0, 0), fetch) as steps:
-        for step in range(1 + options.steps):
-            began, before, at = time.perf_counter(), steps.waited, steps.at.tokens
-            steps.step().tolist()  # waits for the device
-            if step:
-                tokens, seconds = tokens + steps.at.tokens - at, seconds + time.perf_counter() - began
-                waited += steps.waited - before
-    return {"tokens": tokens, "seconds": seconds, "waited": waited}
+
+        def step() -> int:
+            at = steps.at.tokens
+            steps.step()
+            return steps.at.tokens - at
+
+        return timed(options, step, lambda: steps.waited, ranks.device)
 
 
 def padded(batch: PackedBatch, pad_id: int) -> PackedBatch:
@@ -144,7 +143,7 @@ def _default_allocator() -> Any:
 
 
 UNPACKED, WAITING, COMPILED = "without packing", "with values fetched", "with layers compiled"
-FETCHED = 6  # of a micro-batch's scalars
+FETCHED = 5  # scalars of a micro-batch
 # What is done otherwise while one of these is entered.
 CHANGES: dict[str, Change] = {
     UNPACKED: nullcontext,

@@ -10,13 +10,13 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import transformers
-from step_setting import job_of
+from step_setting import job_of, timed
 from torch import Tensor
 
 from distil.data.batch import PackedBatch
@@ -167,22 +167,17 @@ def stock_models(teacher: str, dropout: float, depth: int) -> tuple[torch.nn.Mod
     return transformers.DistilBertForMaskedLM(student), model
 
 
-def measure(options: argparse.Namespace, device: torch.device, dtype: torch.dtype | None) -> dict[str, float]:
+def measure(options: argparse.Namespace, device: torch.device, dtype: torch.dtype | None) -> dict[str, Any]:
     """Real tokens and seconds of the published step, and seconds in which batches were made."""
     loader = Loader(options, device)
     recipe = loader.job.recipe
     student, teacher = stock_models(loader.job.teacher, recipe.model.dropout, len(loader.job.shape.layers))
     published = Published(student, teacher, recipe.loss, recipe.optimizer, 10**6, dtype, device)
     batches = loader.batches()
-    tokens = seconds = waited = 0.0
-    for step in range(1 + options.steps):
-        began, before, seen = time.perf_counter(), loader.waited, 0
-        of_step = []
-        for batch in (next(batches) for _ in range(options.accumulation)):
-            seen += int(batch.attention_BL.sum())
-            of_step.append(batch)
+
+    def step() -> int:
+        of_step = [next(batches) for _ in range(options.accumulation)]
         published.step(of_step)
-        if step:
-            tokens, seconds = tokens + seen, seconds + time.perf_counter() - began
-            waited += loader.waited - before
-    return {"tokens": tokens, "seconds": seconds, "waited": waited}
+        return sum(int(batch.attention_BL.sum()) for batch in of_step)
+
+    return timed(options, step, lambda: loader.waited, device)

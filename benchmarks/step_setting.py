@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -15,6 +19,7 @@ from distil.placement import place
 from distil.prepare import prepare_stores, sample_encoder
 
 RECIPE, STORE = "distilbert-base-uncased", "sample:wiki-summaries-en"
+LONGEST = 10
 DS_CONFIG = Path(__file__).parents[1] / "ds_config" / "zero1.json"
 
 
@@ -25,6 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--accumulation", type=int, default=8, help="micro-batches of an optimiser step")
     parser.add_argument("--steps", type=int, default=2, help="optimiser steps that are timed, after one that is not")
     parser.add_argument("--store", default=STORE, help="prefix of a store that BERT's tokenizer has made")
+    parser.add_argument("--profile", action="store_true", help="tell what takes longest, too")
     parser.add_argument("--teacher", help="a folder instead of BERT-base with random weights, which take as long")
 
 
@@ -54,3 +60,33 @@ def job_of(options: argparse.Namespace, precision: str, device: torch.device, **
     placement = place(ds_config, recipe, 1, device.type, (precision,), precision, compiled)
     prepare_stores(recipe, teacher)
     return settle(recipe, placement, teacher, None)
+
+
+def timed(
+    options: argparse.Namespace, step: Callable[[], float], waited: Callable[[], float], device: torch.device
+) -> dict[str, Any]:  # fmt: skip
+    """Tokens that ``step`` returns, seconds, and those of ``waited``, over the timed steps; what took longest, if asked.
+
+    A step is over when the device is; the first is not timed.
+    """
+    step()
+    before, tokens = waited(), 0.0
+    with torch.profiler.profile() if options.profile else nullcontext() as profile:
+        began = time.perf_counter()
+        for _ in range(options.steps):
+            tokens += step()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+        seconds = time.perf_counter() - began
+    result: dict[str, Any] = {"tokens": tokens, "seconds": seconds, "waited": waited() - before}
+    if options.profile:
+        result["longest"] = longest(profile, device)
+    return result
+
+
+def longest(profile: torch.profiler.profile, device: torch.device) -> list[tuple[str, float]]:
+    """Ten operations, or kernels on a GPU, that took longest themselves, with their share of all."""
+    own = f"self_{'device' if device.type == 'cuda' else 'cpu'}_time_total"
+    times = {event.key: getattr(event, own) for event in profile.key_averages()}
+    total = sum(times.values())
+    return [(name[:60], times[name] / total) for name in sorted(times, key=times.get, reverse=True)[:LONGEST]]

@@ -22,6 +22,7 @@ FOREIGN_BLOCKS = {
     "scheduler": "the schedule is the recipe's (lr, warmup_fraction, epochs, steps)",
     "data_efficiency": "the order of the data is the recipe's plan",
     "curriculum_learning": "the order of the data is the recipe's plan",
+    "torch_autocast": "weights are in the type of fp16 or bf16 already",
     "amp": "apex.amp was removed from apex; use fp16 or bf16",
     "activation_checkpointing": "it is not wired to the student",
 }
@@ -125,6 +126,7 @@ def place(
         # Else the sum over an accumulation keeps the 8 bits of bf16, of which the last addends lose most.
         config.setdefault("data_types", {}).setdefault("grad_accum_dtype", "fp32")
     notes += _idle_note(recipe, ranks, accumulation)
+    notes += ["layers are compiled by torch.compile, at the first steps"] if compiled else []
     if left := _autos(config):
         raise ConfigError(f'ds_config {path}: {left} is "auto", which nothing here fills; give it a value')
     if compiled and stage == 3:

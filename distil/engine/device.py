@@ -15,8 +15,10 @@ if not torch.accelerator.is_available():
 
 import deepspeed
 from deepspeed.accelerator import get_accelerator
+from torch.utils._triton import has_triton
 
-from distil.errors import ConfigError
+from distil.errors import ConfigError, by_all
+from distil.kernels import build
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 _LIBC = ctypes.CDLL(None)
@@ -48,6 +50,15 @@ def check_kernels(device: torch.device) -> None:
             f"this torch ({torch.__version__}) has no kernels for {torch.cuda.get_device_name(device)} "
             f"(sm_{major}{minor}); a V100 needs torch's CUDA 12.6 build: install that into .venv"
         )
+
+
+def check_compiler(device: torch.device) -> None:
+    """Raise ConfigError where torch.compile lacks what it makes code with."""
+    if device.type == "cpu" and build.compiler() is None:
+        raise by_all(ConfigError("--compile needs a C++ compiler on a CPU: apt-get install g++, or leave it out"))
+    if device.type == "cuda" and not has_triton():
+        name = torch.cuda.get_device_name(device)
+        raise by_all(ConfigError(f"--compile: Triton is missing, or has no code for {name}; leave it out"))
 
 
 def op_problems(really_build: bool) -> dict[str, str | None]:

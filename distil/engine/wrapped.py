@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from distil.engine.ranks import Ranks  # tells DeepSpeed of the CPU before it is imported
+from distil.engine.device import check_compiler  # tells DeepSpeed of the CPU before it is imported
+from distil.engine.ranks import Ranks
 from distil.engine.state import TrainingState
 
 import deepspeed  # isort: skip
@@ -18,17 +19,21 @@ from torch import Tensor, nn
 
 from distil.errors import ConfigError, by_all
 from distil.models.constants import constants, restore_constants
+from distil.models.hosted import Hosted
 from distil.placement import Placement
 
 
 class Engine:
     """DeepSpeed around a module whose forward returns the loss as its share of the global batch.
 
+    The module is told when its weights have changed.
+
     The module holds student and loss together: ZeRO-3 gathers a weight only for forwards that it wraps.
     """
 
-    def __init__(self, module: nn.Module, groups: list[dict[str, Any]], placement: Placement, ranks: Ranks) -> None:
+    def __init__(self, module: Hosted, groups: list[dict[str, Any]], placement: Placement, ranks: Ranks) -> None:
         if placement.compiled:
+            check_compiler(ranks.device)
             module.compile_layers()
         with contextlib.redirect_stdout(io.StringIO()):  # some of its optimisers print memory tables
             kept = constants(module)

@@ -22,7 +22,8 @@ in_use: ContextVar[CpuKernels | None] = ContextVar("in_use", default=None)  # by
 def takes(query: Tensor, key: Tensor, value: Tensor, scale: float) -> bool:
     """Whether ``attention`` is for these."""
     alike = query.shape == key.shape == value.shape and query.dtype == key.dtype == value.dtype
-    return alike and query.dtype in TYPES and query.device.type == "cpu" and scale > 0
+    packed = query.dim() == 4 and len(query) == 1
+    return alike and packed and query.dtype in TYPES and query.device.type == "cpu" and scale > 0
 
 
 def attention(

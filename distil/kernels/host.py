@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from distil.kernels import attention, packing
 from distil.kernels.cpu import CpuKernels
 from distil.kernels.dropout import dropout
+from distil.kernels.native import TYPES
 from distil.kernels.packing import PackedWeights
 from distil.kernels.paths import path_for
 
@@ -56,6 +57,6 @@ class HostFunctions(TorchFunctionMode):
         return function(*args, **kwargs or {})
 
     def _dropout(self, x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-        if inplace:
+        if inplace or not training or not 0 <= p <= 1 or x.device.type != "cpu" or x.dtype not in TYPES:
             return _DROPOUT(x, p, training, inplace)
-        return dropout(x, p, self._kernels) if training else x
+        return dropout(x, p, self._kernels)

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 LEAST_NUMBERS = 2**16  # of a smaller weight the layout costs nothing
@@ -36,9 +36,13 @@ class PackedWeights:
         self._packed: dict[int, tuple[Tensor, Tensor]] = {}  # by id of the weight, which is kept, so that it stays its
 
     def takes(self, rows: Tensor, weight: Tensor) -> bool:
-        """Whether a product of these is one for ``linear``; what ZeRO-3 gathers and frees again is not."""
+        """Whether a product of these is one for ``linear``.
+
+        What ZeRO-3 gathers and frees again is not, nor what is no parameter and would be laid out for one product.
+        """
         alike = rows.dtype == weight.dtype and rows.device.type == "cpu" == weight.device.type
-        return alike and weight.numel() >= self._least and not hasattr(weight, "ds_id") and available(weight.dtype)
+        stays = isinstance(weight, nn.Parameter) and not hasattr(weight, "ds_id") and weight.numel() >= self._least
+        return alike and stays and not torch.is_autocast_enabled("cpu") and available(weight.dtype)
 
     def linear(self, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """``rows @ weight.T + bias``, (..., K), (M, K) and (M,) to (..., M), with its gradients."""

@@ -1,5 +1,7 @@
 """Which code computes the triple loss on a device, and why.
 
+On a CPU ``kernel`` also attends, drops and multiplies by ours (``host``); the others leave that to torch.
+
     kernel      fused, by compiled kernels: csrc/loss.cu on a GPU, csrc/*.cpp on a CPU
     torch       the same chunks by torch operations: any device, no compiler
     reference   the definition: all logits at once

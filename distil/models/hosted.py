@@ -22,7 +22,7 @@ class Hosted(nn.Module, ABC):
     """A student with its teacher, None where it has none, whose ``compute`` is this module's forward.
 
     The teacher is held outside the module tree: the engine must neither shard, cast nor save it. Both run on packed
-    batches, on a CPU under ``host_functions``, their layers compiled where that was asked for.
+    batches, on a CPU under ``host_functions`` or with compiled layers.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Hosted(nn.Module, ABC):
         self.student = student
         self._student_family, self._teacher_family = student_family, teacher_family
         self._teacher = [teacher]  # a list, so that nn.Module does not adopt it
-        self._packed = PackedWeights()
+        self._packed, self._compiled = PackedWeights(), False
         for model in (student, teacher):
             if model is not None:
                 use_packed_attention(model)
@@ -43,6 +43,8 @@ class Hosted(nn.Module, ABC):
 
     def forward(self, batch: PackedBatch | TaskBatch, *args: Any, **kwargs: Any) -> Any:
         """What ``compute`` returns."""
+        if self._compiled:
+            return self.compute(batch, *args, **kwargs)
         with host_functions(self._packed, batch.input_ids_N.device):
             return self.compute(batch, *args, **kwargs)
 
@@ -53,8 +55,10 @@ class Hosted(nn.Module, ABC):
     def compile_layers(self, backend: str = "inductor") -> None:
         """Have torch's compiler make each layer's passes, of both models; attention stays as it is.
 
-        Numbers of tokens are left open, so micro-batches of any size run what was compiled for the first.
+        Numbers of tokens are left open, so micro-batches of any size run what was compiled for the first. On a CPU
+        what is compiled takes the place of ``host_functions``.
         """
+        self._compiled = True
         for model, family in ((self.student, self._student_family), (self._teacher[0], self._teacher_family)):
             for layer in family.layers(model) if model is not None else ():
                 layer.compile(dynamic=True, backend=backend)

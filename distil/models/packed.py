@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from distil.data.batch import PackedBatch
-from distil.kernels.attention import attention as attend_on_cpu
-from distil.kernels.attention import in_use, takes
+from distil.kernels import attention as cpu_attention
 from distil.models import attention
 from distil.tasks.batch import TaskBatch
 
@@ -111,10 +110,10 @@ def packed_attention(
         ends, longest, how = padding.cu_seqlens_B1, padding.longest, {"causal": causal, "window": window}
         out = attention.attend(kernel, query, key, value, ends, longest, dropout=dropout, scaling=scaling, **how)
         return out, None
-    scale, of_cpu = query.shape[-1] ** -0.5 if scaling is None else scaling, in_use.get()
-    if of_cpu is not None and takes(query, key, value, scale):
+    scale, of_cpu = query.shape[-1] ** -0.5 if scaling is None else scaling, cpu_attention.in_use.get()
+    if of_cpu is not None and cpu_attention.takes(query, key, value, scale):
         ends, how = padding.cu_seqlens_B1, {"causal": causal, "window": window, "scale": scale, "dropout": dropout}
-        return attend_on_cpu(query, key, value, ends, **how, kernels=of_cpu), None
+        return cpu_attention.attention(query, key, value, ends, **how, kernels=of_cpu), None
     assert window is None or not causal, "no family of ours has causal layers with a window"
     out = F.scaled_dot_product_attention(
         padding.pad(query), padding.pad(key), padding.pad(value),

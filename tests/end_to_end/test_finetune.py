@@ -71,7 +71,8 @@ def test_it_learns_and_what_it_exports_says_the_same_in_transformers(material, f
     right = np.mean([model.config.id2label[i] == label for i, label in zip(says, columns.column("label"), strict=True)])
     assert found["scores"] == {"validation": {"accuracy": right}} and right > 0.8
     assert found["judged"] == {"validation": 200} and found["train_examples"] == 400 and found["step"] == 75
-    assert scalars(run, "validation/accuracy") == {40: pytest.approx(right, abs=0.3), 75: pytest.approx(right)}
+    curve = scalars(run, "validation/accuracy")
+    assert curve.keys() == {40, 75} and curve[75] == pytest.approx(right) and curve[40] <= right
     assert f"| this model | {100 * right:.2f}" in out and "local: text -> bad, good" in out
     card = (run / "model" / "README.md").read_text()
     assert f"{100 * right:.2f}" in card and "400 examples" in card

@@ -3,7 +3,7 @@
 // Of a block of queries there are whole rows of scores, so a softmax takes its largest and its sum from them as it is
 // defined. The backward pass makes scores and dropout anew; what a softmax's gradient subtracts is summed over the very
 // row that it is subtracted from. All but the products' factors is in the statistics' type. No task touches another's
-// numbers, so neither threads nor what else is in the batch change a bit.
+// numbers, so threads change no bit, and without dropout neither does what else is in the batch.
 #include "attention.h"
 
 constexpr double LOG2_E = 1.4426950408889634;
