@@ -1,13 +1,15 @@
 """A training step of BERT-base to DistilBERT: the published one, ours, ours without each technique, and the floor.
 
     python benchmarks/step.py                                                      the device that is there
-    python benchmarks/step.py --out benchmarks/results/step-cpu.md                 kept; most of an hour on two cores
-    python benchmarks/step.py --max_length 512 --micro_batch_size 64 --out benchmarks/results/step-h200-512.md
+    python benchmarks/step.py --profile --out benchmarks/results/step-cpu.md       kept; most of an hour on two cores
+    python benchmarks/step.py --profile --micro_batch_size 128 --out benchmarks/results/step-gpu-128.md
     python benchmarks/step.py --losses 50                                          losses of the two over 50 steps
 
 Every variant is a process of its own, with the memory and the allocator that it has there, and variants take turns
 ``--rounds`` times: figures are medians over rounds, with the spread of the published step's beside them. Tokens are
-real ones, never pads. The floor is the step's matrix products alone, each in the faster of torch's ways on the device.
+real ones, never pads. The floor is the step's matrix products alone by torch, those that multiply a weight forward in
+the faster of two ways on a CPU, attention's by batched products. One rank has nothing to reduce: how often ranks do is
+counted in tests/engine/test_step_costs.py.
 """
 
 from __future__ import annotations
@@ -34,14 +36,14 @@ Result = dict[str, Any]
 
 def variants(device: torch.device) -> list[tuple[str, str, str | None]]:
     """Name, precision and what is done otherwise of everything that is measured here."""
-    from step_ours import CHANGES
+    from step_ours import changes
 
     half = half_of(device)
     found = [(f"{PUBLISHED} {p}", p, None) for p in ("fp32", f"{half} autocast")]
     if device.type == "cpu":
         found += [(f"{name}, freed memory kept", precision, None) for name, precision, _ in found]
     found += [(f"{OURS} {p}", p, None) for p in ("fp32", half)]
-    found += [(f"{OURS} {half} {change}", half, change) for change in CHANGES]
+    found += [(f"{OURS} {half} {change}", half, change) for change in changes(device)]
     return [*found, (f"{FLOOR} fp32", "fp32", None), (f"{FLOOR} {half}", half, None)]
 
 
@@ -120,6 +122,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the table to this file as well")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.out and not options.out.parent.is_dir():
+        parser.error(f"no folder {options.out.parent}")
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     if options.one:
         print(json.dumps(one(options.one, options, device)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from distil.engine.device import DTYPES
 from distil.engine.ranks import start_ranks, stop_ranks
 from distil.engine.wrapped import Engine
 from distil.kernels import IGNORED, host, packing, paths
+from distil.models import attention
 from distil.models import packed as packed_attention
 from distil.models.constants import in_precision
 from distil.models.distiller import Distiller
@@ -35,7 +35,8 @@ Change = Callable[[], Any]
 
 def measure(options: argparse.Namespace, precision: str, change: str | None) -> dict[str, Any]:
     """Real tokens and seconds of our step under one of CHANGES, or none, and seconds in which it waited for batches."""
-    with CHANGES[change]() if change else nullcontext():
+    with CHANGES[change]() if change else nullcontext() as ds_config:
+        options.ds_config = ds_config or DS_CONFIG
         ranks = start_ranks()
         try:
             return _timed(options, precision, change, ranks)
@@ -44,7 +45,6 @@ def measure(options: argparse.Namespace, precision: str, change: str | None) -> 
 
 
 def _timed(options: argparse.Namespace, precision: str, change: str | None, ranks: Any) -> dict[str, Any]:
-    options.ds_config = os.environ.get("STEP_DS_CONFIG", DS_CONFIG)
     options.compiled = change == COMPILED
     job = job_of(options, precision, ranks.device)
     torch.manual_seed(job.recipe.optimizer.seed)
@@ -113,20 +113,14 @@ def _set(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    os.environ[name] = value
-    yield
-
-
-@contextmanager
-def _plain_optimizer() -> Iterator[None]:
+def _plain_optimizer() -> Iterator[Path]:
+    """A ds_config."""
     config = json.loads(DS_CONFIG.read_text())
     config["optimizer"]["params"]["fused"] = False
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ds_config.json"
         path.write_text(json.dumps(config))
-        with _environment("STEP_DS_CONFIG", str(path)):
-            yield
+        yield path
 
 
 def _stock_dropout() -> Any:
@@ -143,17 +137,25 @@ def _default_allocator() -> Any:
 
 
 UNPACKED, WAITING, COMPILED = "without packing", "with values fetched", "with layers compiled"
+CPU_ALONE = ("of ours", "laid out", "by vectors", "memory kept")  # in names of what only a CPU does otherwise
 FETCHED = 5  # scalars of a micro-batch
 # What is done otherwise while one of these is entered.
 CHANGES: dict[str, Change] = {
     UNPACKED: nullcontext,
     "without fused loss": lambda: _set(paths, "path_for", lambda _: paths.Path("reference", "a measurement", None)),
-    "without attention of ours": lambda: _set(packed_attention, "takes", lambda *_: False),
+    "without attention of ours": lambda: _set(packed_attention.cpu_attention, "takes", lambda *_: False),
     "without weights laid out once": lambda: _set(packing.PackedWeights, "takes", lambda *_: False),
     "without dropout by vectors": _stock_dropout,
     "without freed memory kept": _default_allocator,
     "without fused optimizer": _plain_optimizer,
     WAITING: nullcontext,
     "without batches ahead": lambda: _set(stepping, "Feed", InlineFeed),
+    "without kernels for packed rows": lambda: _set(attention, "capability_of", lambda _: None),
     COMPILED: nullcontext,
 }
+
+
+def changes(device: torch.device) -> list[str]:
+    """Names of those that change something on a device."""
+    gpu = device.type == "cuda"
+    return [n for n in CHANGES if (not any(part in n for part in CPU_ALONE) if gpu else "kernels for" not in n)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -65,21 +64,24 @@ def job_of(options: argparse.Namespace, precision: str, device: torch.device, **
 def timed(
     options: argparse.Namespace, step: Callable[[], float], waited: Callable[[], float], device: torch.device
 ) -> dict[str, Any]:  # fmt: skip
-    """Tokens that ``step`` returns, seconds, and those of ``waited``, over the timed steps; what took longest, if asked.
+    """Tokens that ``step`` returns, seconds and those of ``waited`` over the timed steps; if asked, what took longest.
 
-    A step is over when the device is; the first is not timed.
+    The first step is not timed, and what takes longest is asked of one more.
     """
     step()
     before, tokens = waited(), 0.0
-    with torch.profiler.profile() if options.profile else nullcontext() as profile:
-        began = time.perf_counter()
-        for _ in range(options.steps):
-            tokens += step()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-        seconds = time.perf_counter() - began
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait()
+    began = time.perf_counter()
+    for _ in range(options.steps):
+        tokens += step()
+    wait()
+    seconds = time.perf_counter() - began
     result: dict[str, Any] = {"tokens": tokens, "seconds": seconds, "waited": waited() - before}
     if options.profile:
+        with torch.profiler.profile() as profile:
+            step()
+            wait()
         result["longest"] = longest(profile, device)
     return result
 
