@@ -20,7 +20,7 @@ BUCKET = 500_000_000  # DeepSpeed's default, in elements
 
 def offloads(config: dict[str, Any]) -> bool:
     """Whether a ds_config leaves the optimiser and its state to the host."""
-    return config["zero_optimization"].get("offload_optimizer", {}).get("device", "none") != "none"
+    return (config["zero_optimization"].get("offload_optimizer") or {}).get("device", "none") != "none"
 
 
 class Communication(NamedTuple):

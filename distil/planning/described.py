@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from distil.config import Recipe
+from distil.errors import ConfigError
 from distil.placement import Placement, place
 from distil.planning.machines import Machines
 from distil.planning.memory import memory
@@ -16,6 +17,9 @@ from distil.planning.table import table
 def placed_on(of: Machines, asked: Asked, recipe: Recipe) -> Placement:
     """The job's placement there. Raises ConfigError."""
     device = of.device
+    if asked.precision not in ("auto", *device.precisions):
+        has = ", ".join(device.precisions)
+        raise ConfigError(f"--precision {asked.precision}: a {device.name} has {has}; give one of these, or auto")
     return place(asked.deepspeed, recipe, of.count, device.type, device.precisions, asked.precision)
 
 

@@ -30,9 +30,12 @@ from distil.prepare import FROM_RECIPE, fitted, sample_prefix, with_stores_found
 from distil.rundir import STUDENT
 from distil.shares import ceil_share, nearest_share
 
-# Tokens of corpora that have been told: arXiv 1910.01108's 16 GB of text are about so many WordPieces; the built-in
-# summaries, less what is held out, as binarized.
-CORPORA = {"distilbert-base-uncased": 3_500_000_000, "quickstart": 982_562}
+# Tokens of corpora, by recipe and store, that have been told: the recipe's own head; the built-in summaries, less what
+# is held out, as binarized.
+CORPORA = {
+    ("distilbert-base-uncased", ("data/wiki-books",)): 3_500_000_000,
+    ("quickstart", ("sample:wiki-summaries-en",)): 982_562,
+}
 LOOKED_AT = 4  # micro-batches of a store whose lengths stand for all
 
 
@@ -158,10 +161,11 @@ def _prefixes(recipe: Recipe) -> Iterator[str]:
 
 
 def _published_tokens(recipe: Recipe, notes: list[str]) -> int:
-    if recipe.name not in CORPORA:
+    told = CORPORA.get((recipe.name, recipe.data.store))
+    if told is None:
         raise DataError(
             f"recipe {recipe.name}: its text {' '.join(recipe.data.store)} is not here; say how many tokens an epoch "
             "has, as in --tokens 1e9, or give --store a store that is"
         )
-    notes.append(f"store {' '.join(recipe.data.store)} is not here: {CORPORA[recipe.name]:,} tokens, as told")
-    return CORPORA[recipe.name]
+    notes.append(f"store {' '.join(recipe.data.store)} is not here: {told:,} tokens, by the recipe's own account")
+    return told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -38,6 +39,9 @@ def test_the_published_job_on_a_sheet():
     [
         (["--gpus", "8xV10"], "did you mean V100"),
         (["--tokens", "-1"], "tokens is -1.0"),
+        (["--tokens", "inf"], "it must be above 0 and finite"),
+        (["--tokens", "0.5"], "an epoch has 1 or more"),
+        (["--price_kwh", "inf"], "price_kwh is inf"),
         (["--gpus", "8xV100", "--measure"], "--gpus this"),
         (["--gpu", "8xV100"], "did you mean --gpus"),
     ],
@@ -47,9 +51,26 @@ def test_what_cannot_be_planned_is_refused_before_anything_is_loaded(arguments, 
         parse(arguments, "")
 
 
-def test_a_text_of_unknown_size_is_asked_for():
+@pytest.mark.parametrize(
+    "what", [["--recipe", "distilgpt2"], ["--recipe", "distilbert-base-uncased", "--store", "no/such/store"]]
+)
+def test_a_text_of_unknown_size_is_asked_for(what):
     with pytest.raises(DataError, match="--tokens"):
-        list(plan(*parse(["--gpus", "8xV100", "--recipe", "distilgpt2"], "")))
+        list(plan(*parse(["--gpus", "8xV100", *what], "")))
+
+
+def test_a_precision_that_a_gpu_has_not_is_refused():
+    asked = ["--gpus", "8xV100", "--recipe", "distilbert-base-uncased", "--precision", "bf16"]
+    with pytest.raises(ConfigError, match="a V100-SXM2-16GB has fp16, fp32; give one of these"):
+        list(plan(*parse(asked, "")))
+
+
+def test_nothing_offloaded_may_be_written_as_null(tmp_path):
+    config = json.loads((ROOT / "ds_config/zero2.json").read_text())
+    config["zero_optimization"]["offload_optimizer"] = None
+    (tmp_path / "null.json").write_text(json.dumps(config))
+    how = ["--gpus", "8xV100", "--recipe", "distilbert-base-uncased", "--deepspeed", str(tmp_path / "null.json")]
+    assert list(plan(*parse(how, "")))
 
 
 def test_where_it_does_not_fit_it_says_what_to_change():
