@@ -36,3 +36,17 @@ def test_losses_over_50_steps_are_those_of_the_published_step(material, tmp_path
 def test_every_kind_of_variant_is_measured(material, variant):
     line = printed(material.teacher, material, "--accumulation", 2, "--steps", 1, "--one", variant)
     assert re.search(r'"tokens": [1-9]', line), line
+
+
+@pytest.mark.faults  # no fault, but half a minute in all
+@pytest.mark.parametrize(
+    "change",
+    [
+        "without packing", "without fused loss", "without attention of ours", "without weights laid out once",
+        "without dropout by vectors", "without freed memory kept", "without fused optimizer", "with values fetched",
+        "without batches ahead",
+    ],
+)  # fmt: skip
+def test_ours_is_measured_without_each_technique(material, change):
+    line = printed(material.teacher, material, "--accumulation", 2, "--steps", 1, "--one", f"ours bf16 {change}")
+    assert re.search(r'"tokens": [1-9]', line), line
