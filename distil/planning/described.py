@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from distil.config import Recipe
+from distil.errors import ConfigError
 from distil.placement import Placement, place
 from distil.planning.machines import Machines
 from distil.planning.memory import memory
@@ -14,8 +15,13 @@ from distil.planning.table import table
 
 
 def placed_on(of: Machines, asked: Asked, recipe: Recipe) -> Placement:
-    """The job's placement there. Raises ConfigError."""
+    """The job's placement there. Raises ConfigError, also for a precision that the device has no rate in."""
     device = of.device
+    if asked.precision not in ("auto", *device.precisions):
+        raise ConfigError(
+            f"--precision {asked.precision}: {device.name} does not compute in it at speed; give one of "
+            f"{', '.join(device.precisions)}, or leave it out"
+        )
     return place(asked.deepspeed, recipe, of.count, device.type, device.precisions, asked.precision)
 
 

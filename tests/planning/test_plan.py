@@ -47,6 +47,12 @@ def test_what_cannot_be_planned_is_refused_before_anything_is_loaded(arguments, 
         parse(arguments, "")
 
 
+def test_a_precision_that_a_device_has_not_is_told():
+    how = ["--recipe", "distilbert-base-uncased", "--gpus", "8xV100", "--precision", "bf16"]
+    with pytest.raises(ConfigError, match="V100.* fp16, fp32"):
+        list(plan(*parse(how, "")))
+
+
 def test_a_text_of_unknown_size_is_asked_for():
     with pytest.raises(DataError, match="--tokens"):
         list(plan(*parse(["--gpus", "8xV100", "--recipe", "distilgpt2"], "")))
