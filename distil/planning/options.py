@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,8 +39,10 @@ def parse(arguments: Sequence[str], description: str) -> tuple[Asked, Recipe]:
     asked, recipe = options.parse(arguments, description, Asked, _add)
     for name in POSITIVE:
         value = getattr(asked, name)
-        if value is not None and not value > 0:
-            raise ConfigError(f"--{name} is {value}; it must be above 0")
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"--{name} is {value:g}; it must be above 0, and a number that has an end")
+    if asked.tokens is not None and asked.tokens < 1:
+        raise ConfigError(f"--tokens is {asked.tokens:g}; it must be 1 or more")
     for name in asked.gpus if asked.gpus != HERE else ():
         machines(name)
     if asked.measure and asked.gpus != HERE:
@@ -66,7 +69,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
     plan.add_argument(
         "--precision", choices=options.PRECISIONS, default="auto", help="auto: the ds_config's where the device has it"
     )
-    plan.add_argument("--tokens", metavar="N", type=float, help="of an epoch, where the text is not here: 3.5e9, say")
+    plan.add_argument("--tokens", metavar="N", type=float, help="of an epoch: 3.5e9, say; a store is not looked at")
     plan.add_argument("--price_kwh", metavar="PRICE", type=float, help="of a kilowatt-hour: what electricity costs")
     plan.add_argument("--price_gpu_hour", metavar="PRICE", type=float, help="of a GPU for an hour: what renting costs")
     plan.add_argument(

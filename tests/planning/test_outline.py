@@ -58,7 +58,7 @@ def test_a_published_size_is_that_of_the_recipes_own_text():
 def test_where_steps_are_given_the_size_of_the_text_is_not_asked_for():
     job = outline_of(recipe_of(store=("/nonexistent",), steps=10))
     assert job.tokens_an_epoch is None and job.tokens == 10 * 4096 * 512
-    assert "/nonexistent is not here: as many steps as are given" in job.notes
+    assert "store /nonexistent is not here: as many steps as are given" in job.notes
 
 
 def test_a_store_that_is_here_is_looked_at(folder_of, tmp_path):

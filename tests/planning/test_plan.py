@@ -18,7 +18,7 @@ from distil.planning.plan import plan
 def planned(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "launch/plan.py"), *arguments]
     variables = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment
-    return subprocess.run(command, capture_output=True, text=True, env=variables, cwd=ROOT, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, env=variables, timeout=300)
 
 
 def test_the_published_job_on_a_sheet():
@@ -37,7 +37,12 @@ def test_the_published_job_on_a_sheet():
     ("arguments", "told"),
     [
         (["--gpus", "8xV10"], "did you mean V100"),
-        (["--tokens", "-1"], "tokens is -1.0"),
+        (["--tokens", "-1"], "tokens is -1; it must be above 0"),
+        (["--tokens", "inf"], "tokens is inf"),
+        (["--tokens", "nan"], "tokens is nan"),
+        (["--tokens", "0.5"], "tokens is 0.5; it must be 1 or more"),
+        (["--price_kwh", "inf"], "price_kwh is inf"),
+        (["--measure", "inf"], "measure is inf"),
         (["--gpus", "8xV100", "--measure"], "--gpus this"),
         (["--gpu", "8xV100"], "did you mean --gpus"),
     ],
