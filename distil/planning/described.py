@@ -5,7 +5,7 @@ from __future__ import annotations
 from distil.config import Recipe
 from distil.errors import ConfigError
 from distil.placement import Placement, place
-from distil.planning.machines import Machines
+from distil.planning.machines import GIGA, HOP_SECONDS, HOST_RATE, LINK_SHARE, Machines
 from distil.planning.memory import memory
 from distil.planning.options import Asked
 from distil.planning.outline import Outline
@@ -36,5 +36,12 @@ def sources(of: Machines) -> list[str]:
     device = of.device
     return [
         f"data sheets of {device.name} and {device.node}; of the matrix peak {device.matrix.share:.0%} "
-        f"({device.matrix.source}), of the memory's rate {device.stream.share:.0%} ({device.stream.source})"
+        f"({device.matrix.source}), of the memory's rate {device.stream.share:.0%} ({device.stream.source})",
+        f"{assumed_links()}, {device.launch_seconds * 1e6:.0f} us of the host to launch an operation, "
+        f"{HOST_RATE / GIGA:.0f} GB/s between a GPU and its host",
     ]
+
+
+def assumed_links() -> str:
+    """What is taken of links, of which nothing was measured."""
+    return f"assumed: of a link's rate {LINK_SHARE:.0%}, {HOP_SECONDS * 1e6:.0f} us a hop"

@@ -1,4 +1,4 @@
-"""Plans are made without a network, and of what a test puts where it is: of no cache and no folder of whoever runs it."""
+"""Plans are made without a network, a cache of models, or folders of whoever runs the tests."""
 
 from __future__ import annotations
 
@@ -14,6 +14,5 @@ def nothing_here(monkeypatch, tmp_path):
     (here / "ds_config").symlink_to(ROOT / "ds_config")
     monkeypatch.chdir(here)
     monkeypatch.setenv("HF_HOME", str(hub))  # of programs that a test starts
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        monkeypatch.setattr(f"huggingface_hub.constants.{name}", str(hub / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

@@ -121,4 +121,4 @@ def test_parameters_of_bert_base():
 
 def test_a_v100_takes_the_published_micro_batch():
     found = memory(outlined("zero1"), machines("8xV100").device, 8)
-    assert found.available == 16 * GIB and found.fits
+    assert found.available == int(15.7 * GIB) and found.fits

@@ -11,8 +11,11 @@ import pytest
 from planned import ROOT
 
 from distil.errors import ConfigError, DataError
+from distil.planning.here import of_this
+from distil.planning.machines import machines
 from distil.planning.options import parse
 from distil.planning.plan import plan
+from distil.planning.table import duration
 
 
 def planned(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -79,11 +82,42 @@ def test_this_machine_is_measured_and_held_against_real_steps(folder_of, tmp_pat
     assert found and len(list((tmp_path / "rates").iterdir())) == 1
 
 
+def test_several_machines_have_their_prices_and_what_is_assumed_once():
+    how = ["--recipe", "distilbert-base-uncased", "--gpus", "1xA100", "8xA100"]
+    plain, priced = (
+        "".join(plan(*parse([*how, *more], ""))) for more in ([], ["--price_kwh", "0.5", "--price_gpu_hour", "2"])
+    )
+    assert "electricity" not in plain and "rent" not in plain
+    assert "electricity at 0.5 a kWh" in priced and "rent at 2 a GPU and hour" in priced
+    for told in ("tokens, as told", "published shape", "(assumed)"):
+        assert priced.count(told) == 1
+    for row in priced.splitlines()[2:4]:
+        cells = [cell.strip() for cell in row.strip("| ").split("|")]
+        assert float(cells[-2]) == pytest.approx(float(cells[-3]) / 2, abs=0.26)  # of kWh in whole ones
+        count, hours = int(cells[0].split()[0]), float(cells[4].removesuffix(" h"))
+        assert float(cells[-1]) == pytest.approx(2 * count * hours, abs=0.11 * count)  # of tenths of an hour
+
+
+@pytest.mark.parametrize(("hours", "told"), [(1.5, "1.5 h"), (0.5, "30.0 min"), (0.01, "36.0 s")])
+def test_durations_are_of_one_at_least(hours, told):
+    assert duration(hours) == told
+
+
+def test_devices_here_have_the_links_and_watts_of_their_sheet():
+    sheet = machines("8xH200").device
+    found = of_this("NVIDIA H200", 8, ("bf16",), 2**37, "cuda").device
+    assert (found.link, found.network, found.watts) == (sheet.link, sheet.network, sheet.watts)
+    assert found.memory == 2**37 and of_this("A CPU", 1, ("fp32",), 2**34, "cpu").device.watts == 0
+    with pytest.raises(ConfigError, match="2 x NVIDIA T4.*CUDA_VISIBLE_DEVICES=0"):
+        of_this("NVIDIA T4", 2, ("fp16",), 2**34, "cuda")
+
+
 def test_the_readme_has_this_plan():
     """Of the published job on four machines, row by row; what the public code took stands beside it, as published."""
     readme = (ROOT / "README.md").read_text()
     command = re.search(r"launch/plan.py (--recipe .*--gpus \S+ \S+ .*?) +#", readme)[1]
-    rows = "".join(plan(*parse(command.split(), ""))).splitlines()
+    lines = "".join(plan(*parse(command.split(), ""))).splitlines()
+    rows = [line for line in lines if line.startswith("|")]
     assert len(rows) == 2 + 4
     for row in rows:
         assert row in readme
