@@ -122,8 +122,8 @@ def _state(config: dict, parameters: int, size: int, ranks: int, precision: str,
 def _buckets(config: dict, size: int, precision: str, sums_in_fp32: bool) -> int:
     """Bytes of the buckets that gradients are laid out in, whole ones whatever the model's size.
 
-    In DeepSpeed 0.19.8 ``setup_buckets`` of zero/stage_1_and_2.py makes one, or two with ``overlap_comm``, in stage 1 of
-    the type that is summed in; ``_setup_for_real_optimizer`` of zero/stage3.py makes one. Its bf16_optimizer, which
+    In DeepSpeed 0.19.8 ``setup_buckets`` of zero/stage_1_and_2.py makes one, or two with ``overlap_comm``, in stage 1
+    of the type that is summed in; ``_setup_for_real_optimizer`` of zero/stage3.py makes one. Its bf16_optimizer, which
     stage 1 becomes with bf16 and sums in fp32, has none.
     """
     zero = config["zero_optimization"]

@@ -32,14 +32,13 @@ def side_by_side(predictions: list[Prediction], memories: list[Memory], asked: A
         ]
         for of, needed in zip(predictions, memories, strict=True)
     ]  # fmt: skip
-    if price := asked.price_kwh:
-        columns.append(f"electricity at {price:g} a kWh")
-        rows = [[*row, f"{of.kwh * price:,.2f}"] for row, of in zip(rows, predictions, strict=True)]
-    if price := asked.price_gpu_hour:
-        columns.append(f"rent at {price:g} a GPU and hour")
-        rows = [
-            [*row, f"{of.hours * of.machines.count * price:,.2f}"] for row, of in zip(rows, predictions, strict=True)
-        ]
+    for price, title, cost in (
+        (asked.price_kwh, "electricity at {:g} a kWh", _electricity),
+        (asked.price_gpu_hour, "rent at {:g} a GPU and hour", _rent),
+    ):
+        if price:
+            columns.append(title.format(price))
+            rows = [[*row, f"{cost(of, price):,.2f}"] for row, of in zip(rows, predictions, strict=True)]
     notes = [note for of in predictions for note in (*of.outline.placement.notes, *of.outline.notes)]
     return "\n".join([aligned(columns, rows), *(f"  {note}" for note in dict.fromkeys(notes))])
 
@@ -108,14 +107,24 @@ def _cost(of: Prediction, asked: Asked) -> dict[str, str]:
     rows = {}
     if of.machines.device.watts:
         rows["electricity"] = f"{of.kwh:,.1f} kWh at most" + (
-            f", {of.kwh * asked.price_kwh:,.2f} at {asked.price_kwh:g} a kWh" if asked.price_kwh else ""
+            f", {_electricity(of, asked.price_kwh):,.2f} at {asked.price_kwh:g} a kWh" if asked.price_kwh else ""
         )
     elif asked.price_kwh:
         rows["electricity"] = f"unknown, and its price left out: nothing is known of the watts of {of.machines}"
     if asked.price_gpu_hour:
-        hours, price = of.hours * of.machines.count, asked.price_gpu_hour
-        rows["rent"] = f"{hours * price:,.2f} for {duration(hours)} of a GPU at {price:g} an hour"
+        hours = duration(of.hours * of.machines.count)
+        rows["rent"] = (
+            f"{_rent(of, asked.price_gpu_hour):,.2f} for {hours} of a GPU at {asked.price_gpu_hour:g} an hour"
+        )
     return rows
+
+
+def _electricity(of: Prediction, price: float) -> float:
+    return of.kwh * price
+
+
+def _rent(of: Prediction, price: float) -> float:
+    return of.hours * of.machines.count * price
 
 
 def _below(lines: list[str] | Iterator[str]) -> str:
