@@ -33,13 +33,15 @@ from distil.markdown import aligned
 from distil.placement import place
 from distil.planning.communication import bandwidth
 from distil.planning.machines import DEVICES, HOP_SECONDS, LINK_SHARE, Machines
-from distil.planning.outline import outline
+from distil.planning.outline import CORPORA, outline
 from distil.planning.prediction import Prediction, predict
 from distil.planning.rates import Sheet
+from distil.planning.table import duration
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks/results/scaling.md"
 RECIPE = "distilbert-base-uncased"
+TOKENS = CORPORA[RECIPE]  # whatever is here: a plan would look at a store of that name
 PAPER_CONFIG, MEASURED_CONFIG = (ROOT / f"ds_config/{name}.json" for name in ("zero1", "zero0"))
 MEASURED_PART = "## From one rank to two, measured"
 SHOWN = ("V100", "A100-80GB", "H100", "H200")
@@ -60,7 +62,7 @@ def on_paper(name: str, count: int) -> Prediction:
     machines = Machines(DEVICES[name], count)
     recipe = Recipe.load(RECIPE)
     placed = place(PAPER_CONFIG, recipe, count, "cuda", machines.device.precisions, "auto")
-    return predict(outline(recipe, placed, None), machines, Sheet(machines.device, placed.precision))
+    return predict(outline(recipe, placed, TOKENS), machines, Sheet(machines.device, placed.precision))
 
 
 def paper() -> Iterator[str]:
@@ -70,6 +72,7 @@ def paper() -> Iterator[str]:
         f"The recipe `{RECIPE}` by its published numbers, {data.batch_size} x {data.max_length} tokens a step in "
         f"micro-batches of {data.micro_batch_size} x {data.max_length}, ZeRO-1, fp16. All of it is *predicted*. Of a "
         f"link's rate {LINK_SHARE:.0%} and {HOP_SECONDS * 1e6:.0f} us a hop are assumed; links are of one direction. "
+        "Layers are eager ones, and times leave out evaluations and checkpoints. "
         "The share of the matrix peak is that of large products, so speeds are the most that can be hoped for."
     )
     for name in SHOWN:
@@ -81,13 +84,13 @@ def paper() -> Iterator[str]:
                 f"{count}", f"{found.outline.placement.accumulation}", f"{found.tokens_a_second:,.0f}",
                 f"{found.tokens_a_second / count / alone.tokens_a_second:.1%}",
                 f"{bandwidth(found.machines) / 1e9:.0f} GB/s" if count > 1 else "", f"{sent.seconds * 1e3:.1f} ms",
-                f"{(sent.seconds - sent.hidden) / found.step_seconds:.1%}", f"{found.hours:,.2f}",
+                f"{(sent.seconds - sent.hidden) / found.step_seconds:.1%}", duration(found.hours),
             ])  # fmt: skip
         yield (
             f"**{device.name}**, {device.link / 1e9:.0f} GB/s between GPUs of a node, {device.network / 1e9:.0f} GB/s "
             f"out of it ({device.node}); of the matrix peak {device.matrix.share:.0%} ({device.matrix.source})"
         )
-        columns = "GPUs", "accumulated", "tokens/s", "of linear", "ring", "communication a step", "of the step", "hours"
+        columns = "GPUs", "accumulated", "tokens/s", "of linear", "ring", "communication a step", "of the step", "time"
         yield aligned(columns, rows)
 
 
@@ -120,7 +123,7 @@ def timed(recipe: str, steps: int, groups: int, ranks: int, cores: list[int]) ->
             variables |= {"MASTER_ADDR": "127.0.0.1"} if ranks > 1 else {}
             variables |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
             command = ["taskset", "-c", str(core), sys.executable, __file__, "--worker", recipe, "--steps", str(steps)]
-            said = tempfile.TemporaryFile("w+")  # a pipe that nobody reads yet could fill, and hold its rank up
+            said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - a pipe that nobody reads could fill and stop its rank
             started.append((subprocess.Popen(command, env=os.environ | variables, stdout=said, text=True), said))
     found = [json.loads(text.splitlines()[-1]) for text in outputs(started)]
     return sum(one["tokens_a_second"] for one in found), statistics.mean(one["step"] for one in found)
