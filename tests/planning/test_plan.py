@@ -8,14 +8,17 @@ import subprocess
 import sys
 
 import pytest
-from planned import ROOT
+from planned import ROOT, outlined
 
 from distil.errors import ConfigError, DataError
 from distil.planning.here import of_this
 from distil.planning.machines import machines
+from distil.planning.memory import memory
 from distil.planning.options import parse
 from distil.planning.plan import plan
-from distil.planning.table import duration
+from distil.planning.prediction import predict
+from distil.planning.rates import Sheet
+from distil.planning.table import duration, micro_batches, table
 
 
 def planned(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -110,6 +113,14 @@ def test_devices_here_have_the_links_and_watts_of_their_sheet():
     assert found.memory == 2**37 and of_this("A CPU", 1, ("fp32",), 2**34, "cpu").device.watts == 0
     with pytest.raises(ConfigError, match="2 x NVIDIA T4.*CUDA_VISIBLE_DEVICES=0"):
         of_this("NVIDIA T4", 2, ("fp16",), 2**34, "cuda")
+
+
+def test_of_unknown_watts_the_price_is_left_out_with_a_word():
+    of = of_this("A CPU", 1, ("fp16",), 2**34, "cpu")
+    job, asked = outlined(ranks=1, steps=10), parse(["--price_kwh", "0.5"], "")[0]
+    text = table(predict(job, of, Sheet(of.device, "fp16")), memory(job, of.device, 1), asked, [])
+    assert re.search("electricity +unknown, and its price left out: .* A CPU", text)
+    assert micro_batches(1) == "1 micro-batch" and micro_batches(1024) == "1,024 micro-batches"
 
 
 def test_the_readme_has_this_plan():
