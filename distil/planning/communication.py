@@ -12,15 +12,27 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from distil.errors import ConfigError
 from distil.planning.machines import HOP_SECONDS, LINK_SHARE, Machines
 from distil.planning.rates import ITEMSIZE
 
 BUCKET = 500_000_000  # DeepSpeed's default, in elements
 
 
-def offloads(config: dict[str, Any]) -> bool:
-    """Whether a ds_config leaves the optimiser and its state to the host."""
-    return (config["zero_optimization"].get("offload_optimizer") or {}).get("device", "none") != "none"
+def states_offload(config: dict[str, Any]) -> bool:
+    """Whether a ds_config leaves the optimiser and its state to the host. Raises ConfigError."""
+    block = config["zero_optimization"].get("offload_optimizer") or {}
+    if not isinstance(block, dict):
+        raise ConfigError(
+            f"ds_config: zero_optimization.offload_optimizer is {block!r}; it must be a JSON object, as in "
+            "ds_config/zero2_offload.json"
+        )
+    return (block.get("device") or "none") != "none"
+
+
+def offloads(config: dict[str, Any], kind: str) -> bool:
+    """Whether that takes work and memory off a device of this ``kind``: a CPU is the host itself."""
+    return kind == "cuda" and states_offload(config)
 
 
 class Communication(NamedTuple):

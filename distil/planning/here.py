@@ -11,15 +11,17 @@ import torch
 from distil.config import Recipe
 from distil.engine.device import DTYPES, precisions_of
 from distil.engine.ranks import start_ranks, stop_ranks
+from distil.errors import ConfigError
 from distil.machine import device_name, machine
 from distil.planning.bench import Bench, measured
 from distil.planning.calibration import Asking, Calibration, Item, keep, kept, memory_here, place_of
-from distil.planning.described import described, placed_on
-from distil.planning.machines import GIGA, Device, Machines, Share
+from distil.planning.described import assumed_links, described, placed_on
+from distil.planning.machines import GIGA, Device, Machines, Share, reported_as
 from distil.planning.options import Asked
 from distil.planning.outline import Outline, outline
 from distil.planning.prediction import predict
 from distil.planning.rehearsal import Rehearsed, rehearse, shortened
+from distil.planning.table import micro_batches
 
 LOCAL = Share(1.0, "measured")
 
@@ -41,6 +43,8 @@ def plan_here(asked: Asked, recipe: Recipe) -> Iterator[str]:
         rates = Calibration(with_peak(here.device, precision, ranks.device), precision, kept(ranks.device, precision))
         of = Machines(rates.device, here.count)
         from_where = [f"rates measured on {machine(ranks.device)}, kept in {place_of(ranks.device, precision)}"]
+        if of.count > 1:
+            from_where.append(f"links of data sheets: {of.device.node}; {assumed_links()}")
         yield described(job, of, rates, asked, from_where)
         if found is not None:
             expected = predict(short, Machines(rates.device, 1), rates).tokens_a_second
@@ -53,7 +57,7 @@ def compared(expected: float, found: Rehearsed, drift: float, job: Outline) -> s
     """Predicted beside measured, and by how much the machine itself became slower meanwhile."""
     off = expected / found.tokens_a_second - 1
     return (
-        f"  a rehearsal of {found.steps} steps of {job.placement.accumulation} micro-batches on one rank, in "
+        f"  a rehearsal of {found.steps} steps of {micro_batches(job.placement.accumulation)} on one rank, in "
         f"{job.placement.precision}: predicted {expected:,.0f} tokens/s, measured {found.tokens_a_second:,.0f}, "
         f"{off:+.1%} (rates after it took {drift:+.0%} of the time before)"
     )
@@ -84,12 +88,27 @@ def measure(
 
 
 def machines_here(device: torch.device) -> Machines:
-    """The devices of this machine, of which rates but those to be measured are unknown: links are taken as none."""
+    """The devices of this machine, whose rates are to be measured; links and watts are those of its sheet.
+
+    Raises ConfigError for several without one: their links are not measured.
+    """
     count = torch.cuda.device_count() if device.type == "cuda" else 1
-    flops = dict.fromkeys(precisions_of(device), 1.0)
+    return of_this(device_name(device), count, precisions_of(device), memory_here(device), device.type)
+
+
+def of_this(name: str, count: int, precisions: tuple[str, ...], memory: int, kind: str) -> Machines:
+    """So many devices that torch calls so. Raises ConfigError."""
+    sheet = reported_as(name)
+    if sheet is None and count > 1:
+        raise ConfigError(
+            f"--gpus this: {count} x {name}, of whose links nothing is known; plan one of them, as in "
+            "CUDA_VISIBLE_DEVICES=0, or a machine that has a data sheet here, as in --gpus 8xV100"
+        )
+    link, network, watts = (sheet.link, sheet.network, sheet.node_watts) if sheet else (GIGA, GIGA, 0.0)
     of = Device(
-        device_name(device), flops, 1, memory_here(device), GIGA, link=GIGA, network=GIGA, node_watts=0.0, matrix=LOCAL,
-        stream=LOCAL, node="this machine", node_gpus=max(count, 1), type=device.type,
+        name, dict.fromkeys(precisions, 1.0), 1, memory, GIGA, link=link, network=network, node_watts=watts,
+        matrix=LOCAL, stream=LOCAL, node=sheet.node if sheet else "this machine",
+        node_gpus=sheet.node_gpus if sheet else 1, type=kind,
     )  # fmt: skip
     return Machines(of, count)
 

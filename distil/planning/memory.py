@@ -17,7 +17,7 @@ import transformers
 
 from distil.models.comparison import Comparison
 from distil.models.families import FAMILIES, family_of
-from distil.planning.communication import BUCKET, offloads
+from distil.planning.communication import BUCKET, offloads, states_offload
 from distil.planning.machines import Device
 from distil.planning.outline import Outline
 from distil.planning.passes import COMPOSED, dropouts, head_of
@@ -74,7 +74,7 @@ def memory(outline: Outline, device: Device, ranks: int) -> Memory:
     size = ITEMSIZE[placement.precision]
     rows = max(outline.rows, key=lambda of: of.attended)
     trained = parameters_of(outline.student) + _projection(outline)
-    parts = list(_state(placement.config, trained, size, ranks, placement.precision))
+    parts = list(_state(placement.config, trained, size, ranks, placement.precision, device.type))
     at = head_of(outline.student, loss, loss.needs_teacher, rows, device.type, device.memory, size)
     vocabulary, hidden = (family_of(outline.student).number(outline.student, n) for n in ("vocabulary", "hidden"))
     parts += [
@@ -99,26 +99,43 @@ def _projection(outline: Outline) -> int:
     return math.prod(family_of(config).number(config, "hidden") for config in (outline.student, outline.teacher))
 
 
-def _state(config: dict, parameters: int, size: int, ranks: int, precision: str) -> list[Part]:
+def _state(config: dict, parameters: int, size: int, ranks: int, precision: str, kind: str) -> list[Part]:
     """Weights, gradients and what the optimiser holds, as DeepSpeed 0.19.8 lays them out at the ds_config's stage."""
-    zero = config["zero_optimization"]
-    stage = zero.get("stage", 0)
+    stage = config["zero_optimization"].get("stage", 0)
     own = parameters / (1 if stage == 0 else ranks)
     weights = (own if stage == 3 else parameters) * size
     parts = [Part("student's weights", weights)]
     sums_in_fp32 = config.get("data_types", {}).get("grad_accum_dtype") == "fp32" and precision != "fp32"
     parts.append(Part("gradients", (own if stage >= 2 else parameters) * size))
     if sums_in_fp32:
-        parts.append(Part("sums of gradients in fp32", parameters * FP32))
+        parts.append(Part("sums of gradients in fp32", (own if stage >= 2 else parameters) * FP32))
     # Stage 0 in fp32 trains the weights themselves; every other way has fp32 ones beside them.
     copies = 2 if stage == 0 and precision == "fp32" else 3
-    if not offloads(config):
+    if not offloads(config, kind):
         parts.append(Part("fp32 weights and Adam's moments", own * copies * FP32))
         parts.append(Part("gradients of a step in fp32", own * FP32, beside=True))
-    if stage >= 2:
-        bucket = min(zero.get("reduce_bucket_size", BUCKET), parameters)
-        parts.append(Part("buckets of gradients", bucket * size * (2 if zero.get("overlap_comm") else 1)))
+    if bucket := _buckets(config, size, precision, sums_in_fp32):
+        parts.append(Part("buckets of gradients", bucket))
     return parts
+
+
+def _buckets(config: dict, size: int, precision: str, sums_in_fp32: bool) -> int:
+    """Bytes of the buckets that gradients are laid out in, whole ones whatever the model's size.
+
+    In DeepSpeed 0.19.8 ``setup_buckets`` of zero/stage_1_and_2.py makes one, or two with ``overlap_comm``, in stage 1
+    of the type that is summed in; ``_setup_for_real_optimizer`` of zero/stage3.py makes one. Its bf16_optimizer, which
+    stage 1 becomes with bf16 and sums in fp32, has none.
+    """
+    zero = config["zero_optimization"]
+    stage, offloaded = zero.get("stage", 0), states_offload(config)
+    contiguous = zero.get("contiguous_gradients", True) or (stage < 3 and offloaded)
+    bf16_optimizer = stage == 1 and precision == "bf16" and sums_in_fp32 and not offloaded
+    if stage == 0 or not contiguous or bf16_optimizer:
+        return 0
+    elements = int(zero.get("reduce_bucket_size", BUCKET))
+    if stage == 3:
+        return elements * size
+    return elements * (FP32 if stage == 1 and sums_in_fp32 else size) * (2 if zero.get("overlap_comm") else 1)
 
 
 def saved(config: transformers.PreTrainedConfig, rows: Rows, size: int, kind: str) -> float:

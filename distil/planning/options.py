@@ -40,9 +40,9 @@ def parse(arguments: Sequence[str], description: str) -> tuple[Asked, Recipe]:
     for name in POSITIVE:
         value = getattr(asked, name)
         if value is not None and not 0 < value < math.inf:
-            raise ConfigError(f"--{name} is {value}; it must be above 0 and finite")
+            raise ConfigError(f"--{name} is {value:g}; it must be above 0, and a number that has an end")
     if asked.tokens is not None and asked.tokens < 1:
-        raise ConfigError(f"--tokens is {asked.tokens}; an epoch has 1 or more")
+        raise ConfigError(f"--tokens is {asked.tokens:g}; it must be 1 or more")
     for name in asked.gpus if asked.gpus != HERE else ():
         machines(name)
     if asked.measure and asked.gpus != HERE:
@@ -69,7 +69,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
     plan.add_argument(
         "--precision", choices=options.PRECISIONS, default="auto", help="auto: the ds_config's where the device has it"
     )
-    plan.add_argument("--tokens", metavar="N", type=float, help="of an epoch, 3.5e9, say; the text is not looked at")
+    plan.add_argument("--tokens", metavar="N", type=float, help="of an epoch: 3.5e9, say; a store is not looked at")
     plan.add_argument("--price_kwh", metavar="PRICE", type=float, help="of a kilowatt-hour: what electricity costs")
     plan.add_argument("--price_gpu_hour", metavar="PRICE", type=float, help="of a GPU for an hour: what renting costs")
     plan.add_argument(

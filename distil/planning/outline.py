@@ -30,12 +30,9 @@ from distil.prepare import FROM_RECIPE, fitted, sample_prefix, with_stores_found
 from distil.rundir import STUDENT
 from distil.shares import ceil_share, nearest_share
 
-# Tokens of corpora, by recipe and store, that have been told: the recipe's own head; the built-in summaries, less what
-# is held out, as binarized.
-CORPORA = {
-    ("distilbert-base-uncased", ("data/wiki-books",)): 3_500_000_000,
-    ("quickstart", ("sample:wiki-summaries-en",)): 982_562,
-}
+# Tokens of shipped recipes' own corpora: arXiv 1910.01108's 16 GB of text are about so many WordPieces; the built-in
+# summaries, less what is held out, as binarized.
+CORPORA = {"distilbert-base-uncased": 3_500_000_000, "quickstart": 982_562}
 LOOKED_AT = 4  # micro-batches of a store whose lengths stand for all
 
 
@@ -44,6 +41,7 @@ class Outline:
     """A job as far as it decides what it takes. ``mixture`` is None where the text is not here.
 
     ``student`` and ``teacher`` are configs; ``rows`` those of a few micro-batches, ``notes`` what is assumed.
+    ``tokens_an_epoch`` are None where nobody knows them, and the steps are given.
     """
 
     recipe: Recipe
@@ -52,7 +50,7 @@ class Outline:
     teacher: transformers.PreTrainedConfig
     mixture: Mixture | None
     rows: tuple[Rows, ...]
-    tokens_an_epoch: float
+    tokens_an_epoch: float | None
     steps: int
     notes: tuple[str, ...]
 
@@ -60,7 +58,7 @@ class Outline:
     def tokens_a_micro_batch(self) -> float:
         """On average."""
         if self.mixture is not None:
-            return self.tokens_an_epoch / self.mixture.micro_batches
+            return self.mixture.tokens_an_epoch / self.mixture.micro_batches
         return sum(rows.attended for rows in self.rows) / len(self.rows)
 
     @property
@@ -83,7 +81,8 @@ class Outline:
 def outline(recipe: Recipe, placement: Placement, tokens: float | None) -> Outline:
     """What a recipe comes to; ``tokens`` of an epoch where its text is not to be looked at.
 
-    Raises DataError where the teacher's shape or the text's size cannot be known, ConfigError where parts of the recipe
+    Raises DataError where the teacher's shape cannot be known, or the number of steps for want of the text's size, and
+    for a store that is damaged or a pattern that finds none; ConfigError where parts of the recipe
     do not go together.
     """
     notes: list[str] = []
@@ -98,7 +97,7 @@ def outline(recipe: Recipe, placement: Placement, tokens: float | None) -> Outli
         lengths = [mixture.gather(number)[1].tolist() for number in range(0, micro_batches, every)][:LOOKED_AT]
     else:
         an_epoch = tokens or _published_tokens(recipe, notes)
-        micro_batches = -(-int(an_epoch) // data.budget_tokens)
+        micro_batches = -(-int(an_epoch or 0) // data.budget_tokens)
         lengths = [[data.max_length] * data.micro_batch_size]
         notes.append(f"no text is looked at: all sequences have {data.max_length} tokens (assumed)")
     causal = family_of(student).causal
@@ -138,12 +137,9 @@ def _teacher_config(recipe: Recipe, notes: list[str]) -> transformers.PreTrained
 
 
 def _mixture(recipe: Recipe) -> Mixture | None:
-    """The recipe's stores as one stream, or None where one is not here."""
-    try:
-        prefixes = list(_prefixes(recipe))
-    except DataError:
-        return None
-    if not all(Path(f"{prefix}.json").exists() for prefix in prefixes):
+    """The recipe's stores as one stream, or None where one is not here. Raises DataError."""
+    prefixes = list(_prefixes(recipe))
+    if not all(prefix and Path(f"{prefix}.json").exists() for prefix in prefixes):
         return None
     data, weights = recipe.data, [weight for _, weight in with_stores_found(recipe).data.stores]
     return Mixture(
@@ -152,20 +148,33 @@ def _mixture(recipe: Recipe) -> Mixture | None:
     )  # fmt: skip
 
 
-def _prefixes(recipe: Recipe) -> Iterator[str]:
+def _prefixes(recipe: Recipe) -> Iterator[str | None]:
+    """Of each store; None for a built-in one whose tokenizer, which is in its name, is not here."""
     for prefix, _ in with_stores_found(recipe).data.stores:
-        if prefix.startswith(samples.PREFIX):
-            tokenizer = load_tokenizer(recipe.model.tokenizer or teacher_place(recipe.model.teacher))
-            prefix = str(sample_prefix(prefix.removeprefix(samples.PREFIX), tokenizer, recipe.data.max_length))
-        yield prefix
+        yield _sample(prefix, recipe) if prefix.startswith(samples.PREFIX) else prefix
 
 
-def _published_tokens(recipe: Recipe, notes: list[str]) -> int:
-    told = CORPORA.get((recipe.name, recipe.data.store))
-    if told is None:
+def _sample(store: str, recipe: Recipe) -> str | None:
+    place = recipe.model.tokenizer or teacher_place(recipe.model.teacher)
+    try:
+        tokenizer = load_tokenizer(place)
+    except DataError:
+        if Path(place).is_dir():
+            raise
+        return None
+    return str(sample_prefix(store.removeprefix(samples.PREFIX), tokenizer, recipe.data.max_length))
+
+
+def _published_tokens(recipe: Recipe, notes: list[str]) -> int | None:
+    """Of an epoch of a shipped recipe's own text; of another, None where the steps are given, or DataError."""
+    store = " ".join(recipe.data.store)
+    if recipe.name in CORPORA and recipe.data.store == Recipe.load(recipe.name).data.store:
+        notes.append(f"store {store} is not here: {CORPORA[recipe.name]:,} tokens, as told")
+        return CORPORA[recipe.name]
+    if not recipe.optimizer.steps:
         raise DataError(
-            f"recipe {recipe.name}: its text {' '.join(recipe.data.store)} is not here; say how many tokens an epoch "
-            "has, as in --tokens 1e9, or give --store a store that is"
+            f"recipe {recipe.name}: its text {store} is not here; say how many tokens an epoch has, as in "
+            "--tokens 1e9, or give --store a store that is, or --steps"
         )
-    notes.append(f"store {' '.join(recipe.data.store)} is not here: {told:,} tokens, by the recipe's own account")
-    return told
+    notes.append(f"store {store} is not here: as many steps as are given")
+    return None

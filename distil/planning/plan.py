@@ -29,4 +29,5 @@ def plan(asked: Asked, recipe: Recipe) -> Iterator[str]:
         yield described(jobs[0], each[0], rates[0], asked, sources(each[0]))
         return
     found = [predict(*one) for one in zip(jobs, each, rates, strict=True)]
-    yield side_by_side(found, [memory(job, of.device, of.count) for job, of in zip(jobs, each, strict=True)])
+    needed = [memory(job, of.device, of.count) for job, of in zip(jobs, each, strict=True)]
+    yield side_by_side(found, needed, asked)

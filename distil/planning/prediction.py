@@ -92,7 +92,7 @@ def predict(outline: Outline, machines: Machines, rates: Rates) -> Prediction:
     shards = 1 if placement.zero_stage == 0 else machines.count
     own = parameters / shards
     laid_out, beside = parameters * LAID_OUT_BYTES[placement.precision], own * (PREPARE_BYTES + COPY_BYTES)
-    if offloads(placement.config) and machines.device.type == "cuda":
+    if offloads(placement.config, machines.device.type):
         optimizer = rates.stream(laid_out) + (own * ADAM_BYTES + beside) / HOST_RATE
     else:
         optimizer = rates.update(own) + rates.stream(beside + laid_out)

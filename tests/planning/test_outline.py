@@ -48,6 +48,19 @@ def test_what_cannot_be_known_is_asked_for():
         outline_of(recipe_of(teacher="nobody/nothing"), 1e9)
 
 
+def test_a_published_size_is_that_of_the_recipes_own_text():
+    with pytest.raises(DataError, match="nonexistent is not here.*--tokens"):
+        outline_of(recipe_of(store=("/nonexistent",)))
+    with pytest.raises(DataError, match="no store fits"):
+        outline_of(recipe_of(store=("nonexistent*",)))
+
+
+def test_where_steps_are_given_the_size_of_the_text_is_not_asked_for():
+    job = outline_of(recipe_of(store=("/nonexistent",), steps=10))
+    assert job.tokens_an_epoch is None and job.tokens == 10 * 4096 * 512
+    assert "store /nonexistent is not here: as many steps as are given" in job.notes
+
+
 def test_a_store_that_is_here_is_looked_at(folder_of, tmp_path):
     build(tmp_path / "store", [np.full(12, 7)] * 40 + [np.full(7, 8)] * 40)
     found = {"teacher": str(folder_of("bert")), "store": (str(tmp_path / "store"),), "student_layers": (0, 1)}
