@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -67,21 +66,7 @@ def test_a_precision_that_a_device_has_not_is_told():
 
 def test_a_text_of_unknown_size_is_asked_for():
     with pytest.raises(DataError, match="--tokens"):
-        list(plan(*parse(["--gpus", "8xV100", *what], "")))
-
-
-def test_a_precision_that_a_gpu_has_not_is_refused():
-    asked = ["--gpus", "8xV100", "--recipe", "distilbert-base-uncased", "--precision", "bf16"]
-    with pytest.raises(ConfigError, match="a V100-SXM2-16GB has fp16, fp32; give one of these"):
-        list(plan(*parse(asked, "")))
-
-
-def test_nothing_offloaded_may_be_written_as_null(tmp_path):
-    config = json.loads((ROOT / "ds_config/zero2.json").read_text())
-    config["zero_optimization"]["offload_optimizer"] = None
-    (tmp_path / "null.json").write_text(json.dumps(config))
-    how = ["--gpus", "8xV100", "--recipe", "distilbert-base-uncased", "--deepspeed", str(tmp_path / "null.json")]
-    assert list(plan(*parse(how, "")))
+        list(plan(*parse(["--gpus", "8xV100", "--recipe", "distilgpt2"], "")))
 
 
 def test_where_it_does_not_fit_it_says_what_to_change():
