@@ -6,7 +6,7 @@ and *DGX H200* (2024). Matrix rates are dense ones, half of those that a sheet s
 that of one direction, half of what sheets add up.
 
 Memory is what torch reports (``total_memory``), less than a sheet's by what error correction and the driver keep. Of an
-H200 it is as we saw it, 139 GiB in whole ones; of the others, which differ a little by the driver, as messages in
+H200 it is as whoever has one told us, about 139 GiB; of the others, which differ a little by the driver, as messages in
 public issues have it ("total capacity of ..."): V100 15.75 and 31.74, A100 39.39 and 79.25, H100 79.11; rounded down.
 """
 
