@@ -65,7 +65,7 @@ def _speed(of: Prediction) -> dict[str, str]:
     total = f"{micro.seconds(kind) * 1e3:,.2f} ms"
     return {
         "speed": f"predicted {of.tokens_a_second:,.0f} tokens/s, MFU {of.mfu:.1%}, {duration(of.hours)} "
-        "without evaluations and checkpoints",
+        "without evaluations and checkpoints, layers eager (no --compile)",
         "a micro-batch": f"{total}: {shown}; {beside} {micro.host * 1e3:,.2f}",
         "a step": f"{of.step_seconds * 1e3:,.1f} ms, of these the optimiser {of.optimizer * 1e3:,.2f}",
         "communication": f"{sent.sent / MIB:,.0f} MiB a rank and step, {sent.seconds * 1e3:,.2f} ms, "
