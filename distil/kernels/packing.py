@@ -1,8 +1,7 @@
 """Weights laid out once, as oneDNN's matrix products on a CPU read them, for as many products as they stay the same.
 
-A product otherwise lays its weight out anew: 8 to 10 % of its time in 16 bits at a thousand rows, 12 % in fp32, and
-two fifths of the vocabulary's, whose odd width MKL likes least (benchmarks/results/step-cpu.md). torch's own compiler
-calls the same two operators where it freezes a model.
+A product otherwise lays its weight out anew, and in fp32 MKL is slow at the vocabulary's odd width. What it is worth in
+a step: benchmarks/results/step-cpu.md. torch's own compiler calls the same two operators where it freezes a model.
 """
 
 from __future__ import annotations
