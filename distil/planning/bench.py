@@ -99,7 +99,8 @@ class Bench:
             if of.name == "head.decoder" and in_use.get() is None:
                 out = self._random(of.rows, of.columns)
                 return lambda: torch.addmm(bias, rows, weight.t(), out=out)
-            return lambda: F.linear(rows, weight, bias)
+            parameter = nn.Parameter(weight, requires_grad=False)  # which is what is laid out once
+            return lambda: F.linear(rows, parameter, bias)
         if of.kind == INPUT_GRADIENT:
             gradient, weight = self._random(of.rows, of.inner), self._random(of.inner, of.columns)
             return lambda: gradient @ weight

@@ -17,17 +17,17 @@ def die() -> None:
 def spoil(what: str, step: int) -> None:
     """Put the fault into this rank's run."""
     from distil.checkpoint import folder, saving, tensors
-    from distil.trainer import Trainer
+    from distil.stepping import Stepper
 
-    train, write, rename = Trainer._step, tensors.write, Path.rename
+    take, write, rename = Stepper.step, tensors.write, Path.rename
 
-    def spoilt_step(trainer: Trainer) -> object:
-        if trainer._at.step == step:
+    def spoilt_step(steps: Stepper) -> object:
+        if steps.at.step == step:
             if what == "raise":
                 raise ZeroDivisionError("an injected fault")
             if what == "hang":
                 time.sleep(3600)
-        return train(trainer)
+        return take(steps)
 
     def spoilt_write(path: Path, values: dict) -> object:
         if int(path.parent.name.removeprefix(".step-").removesuffix(".draft")) < step:
@@ -42,7 +42,7 @@ def spoil(what: str, step: int) -> None:
             die()
         return rename(path, target)
 
-    Trainer._step = spoilt_step
+    Stepper.step = spoilt_step
     Path.rename = spoilt_rename
     if what == "die writing":
         saving.tensors.write = spoilt_write

@@ -24,8 +24,8 @@ from distil.errors import RunError, UserError
 from distil.guard import Guard
 from distil.models.distiller import Distiller, Observed
 from distil.pretrain import run
+from distil.stepping import Stepper
 from distil.stopping import StopRequest
-from distil.trainer import Trainer
 
 SAVED = 10  # step of the newest checkpoint in the run that cases spoil; the one before is at half of it
 NEWEST = f"checkpoints/step-{SAVED:08}"
@@ -53,13 +53,13 @@ class Stage:
         self.guard = Guard(stop, Heartbeat(self.ranks, stop, 60, 600))
         self.guard.heartbeat.start()
         self.step = 0  # that a run is at, counted from 1
-        train = Trainer._step
+        take = Stepper.step
 
-        def counted(trainer: Trainer) -> object:
-            self.step = trainer._at.step + 1
-            return train(trainer)
+        def counted(steps: Stepper) -> object:
+            self.step = steps.at.step + 1
+            return take(steps)
 
-        Trainer._step = counted
+        Stepper.step = counted
 
     def first(self, work: Callable[[], object]) -> None:
         """Rank 0 does something to the files; the others wait."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from distil.kernels.packing import PackedWeights, available
@@ -64,10 +65,13 @@ def test_trained_weights_are_laid_out_anew_once_told(dtype):
 
 def test_what_it_does_not_take():
     rows, weight, _ = tensors(4, 8, 16, torch.float32)
-    packed = PackedWeights(0)
+    packed, weight = PackedWeights(0), nn.Parameter(weight.detach())
     assert packed.takes(rows, weight)
+    assert not packed.takes(rows, weight.detach())  # no parameter: it would be laid out for one product
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not packed.takes(rows, weight)
     assert not PackedWeights(8 * 16 + 1).takes(rows, weight)
-    assert not packed.takes(rows.double(), weight.double())
+    assert not packed.takes(rows.double(), nn.Parameter(weight.detach().double()))
     assert not packed.takes(rows.bfloat16(), weight)
     weight.ds_id = 3  # as ZeRO-3 marks what it gathers and frees
     assert not packed.takes(rows, weight)
