@@ -29,12 +29,13 @@ from distil.placement import Placement
 from distil.planning.outline import Outline
 from distil.planning.products import Rows
 
+WARMING = 2  # steps that are not timed: in the second one memory of the optimiser is still new
 ACCUMULATED = 4  # micro-batches of a rehearsed step at most; a CPU takes seconds for one
 STEPS = 2  # at least so many are timed
 
 
 class Rehearsed(NamedTuple):
-    """What was timed: tokens and seconds of all steps after the first."""
+    """What was timed: tokens and seconds of all steps after those that warm up."""
 
     steps: int
     tokens: int
@@ -62,7 +63,7 @@ def rehearse(job: Outline, ranks: Ranks, at_least: float, at_least_steps: int = 
     torch.manual_seed(job.recipe.optimizer.seed)
     engine = Engine(*_module(job, ranks), job.placement, ranks)
     accumulation, batches = job.placement.accumulation, _batches(job)
-    steps, seconds, tokens = -1, 0.0, 0  # the first warms up
+    steps, seconds, tokens = -WARMING, 0.0, 0
     numbers = iter(range(10**9))
     with Feed(batches, numbers, ranks.device) as feed:
         while steps < at_least_steps or seconds < at_least:
@@ -75,7 +76,7 @@ def rehearse(job: Outline, ranks: Ranks, at_least: float, at_least_steps: int = 
                 seen += len(batch.input_ids_N)
             _wait(ranks.device)
             steps += 1
-            if steps:
+            if steps > 0:
                 seconds, tokens = seconds + time.perf_counter() - began, tokens + seen
     engine.close()
     return Rehearsed(steps, tokens, seconds)
