@@ -47,8 +47,34 @@ def units(item: Item) -> float:
     return 1.0
 
 
+class ByItem:
+    """Rates of which each is asked for by an item: ``of`` has its seconds, all its times."""
+
+    def of(self, item: Item) -> float:
+        """Seconds of an item."""
+        raise NotImplementedError
+
+    def product(self, item: Product) -> float:
+        return self.of(item)
+
+    def attention(self, item: Attention) -> float:
+        return self.of(item)
+
+    def pass_(self, item: Pass) -> float:
+        return self.of(item)
+
+    def update(self, parameters: float) -> float:
+        return self.of(UPDATE) * parameters
+
+    def stream(self, bytes: float) -> float:
+        return self.of(STREAM) * bytes
+
+    def launches(self, count: float) -> float:
+        return self.of(LAUNCH) * count
+
+
 @dataclass(frozen=True)
-class Calibration:
+class Calibration(ByItem):
     """Rates by what was measured. ``seconds`` of a unit are by key; what is not there is a ConfigError."""
 
     device: Device
@@ -62,20 +88,9 @@ class Calibration:
             raise ConfigError(f"no rate of this machine for {name} in {self.precision}; {AGAIN}")
         return self.seconds[name] * units(item)
 
-    product = attention = pass_ = of
-
-    def update(self, parameters: float) -> float:
-        return self.of(UPDATE) * parameters
-
-    def stream(self, bytes: float) -> float:
-        return self.of(STREAM) * bytes
-
-    def launches(self, count: float) -> float:
-        return self.of(LAUNCH) * count
-
 
 @dataclass(frozen=True)
-class Asking:
+class Asking(ByItem):
     """Rates of nothing, which note what they are asked for: one item of each key, that with the most units."""
 
     device: Device
@@ -87,17 +102,6 @@ class Asking:
         if key(item) not in self.items or units(item) > units(self.items[key(item)]):
             self.items[key(item)] = item
         return 0.0
-
-    product = attention = pass_ = of
-
-    def update(self, parameters: float) -> float:
-        return self.of(UPDATE)
-
-    def stream(self, bytes: float) -> float:
-        return self.of(STREAM)
-
-    def launches(self, count: float) -> float:
-        return self.of(LAUNCH)
 
 
 def place_of(device: torch.device, precision: str) -> Path:
