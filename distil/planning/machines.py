@@ -1,4 +1,4 @@
-"""Devices as data: what their makers state, what we measured, and what is only assumed.
+"""Devices as data: what their makers state, what was reported to us, and what is only assumed.
 
 Figures of GPUs are of NVIDIA's data sheets, of nodes and networks of the DGX system with eight of them: *Tesla V100*
 (2020) and *DGX-1 with V100* (2018), *A100 40/80 GB* and *DGX A100* (2021), *H100 SXM* and *DGX H100* (2023), *H200 SXM*
@@ -36,8 +36,8 @@ class Share(NamedTuple):
     source: str
 
 
-# Measured on one H200: 788 TFLOP/s of large bf16 products, 4.3 TB/s of a copy.
-MEASURED_H200 = (Share(788 / 989, "measured on large products"), Share(4.3 / 4.8, "measured"))
+# Reported of one H200, not repeated here: 788 TFLOP/s of large bf16 products, 4.3 TB/s of a copy.
+REPORTED_H200 = (Share(788 / 989, "reported of large products"), Share(4.3 / 4.8, "reported"))
 LIKE_H200 = (Share(788 / 989, "assumed: an H200's"), Share(4.3 / 4.8, "assumed: an H200's"))
 OF_V100 = (Share(0.5, "assumed"), Share(4.3 / 4.8, "assumed: an H200's"))
 
@@ -109,7 +109,7 @@ DEVICES = {
     "A100": _ampere("A100-SXM4-40GB", 39.3, 1555 * GIGA),
     "A100-80GB": _ampere("A100-SXM4-80GB", 79.2, 2039 * GIGA),
     "H100": _hopper("H100-SXM-80GB", 79.1, 3350 * GIGA, LIKE_H200, "H100 80GB HBM3"),
-    "H200": _hopper("H200-SXM-141GB", 139.0, 4800 * GIGA, MEASURED_H200, "H200"),
+    "H200": _hopper("H200-SXM-141GB", 139.0, 4800 * GIGA, REPORTED_H200, "H200"),
 }
 
 
